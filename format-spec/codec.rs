@@ -1,0 +1,46 @@
+//! Payload compression. zstd level 1 without a dictionary: NOTES.md has the measurements.
+
+use crate::block::Codec;
+use crate::error::{Error, Result};
+
+/// zstd level of the recorder.
+pub const LEVEL: i32 = 1;
+
+/// A compressor that keeps its working memory from block to block.
+pub struct Compressor(zstd::bulk::Compressor<'static>);
+
+impl Compressor {
+    /// A compressor at `level`.
+    pub fn new(level: i32) -> Result<Self> {
+        Ok(Compressor(zstd::bulk::Compressor::new(level)?))
+    }
+
+    /// Compresses `raw` into `out`, whose content it replaces.
+    pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.0.compress_to_buffer(raw, out)?;
+        Ok(())
+    }
+}
+
+/// Decompresses a payload of `raw_len` bytes. The frame must say exactly that length itself, so that no
+/// more than `raw_len` is ever allocated.
+pub fn decompress(codec: u8, stored: Vec<u8>, raw_len: usize) -> Result<Vec<u8>> {
+    match Codec::from_number(codec) {
+        Some(Codec::None) if stored.len() == raw_len => Ok(stored),
+        Some(Codec::None) => Err(Error::damaged(format!("payload of {} bytes says raw_len {raw_len}", stored.len()))),
+        Some(Codec::Zstd) => {
+            let size = zstd::zstd_safe::get_frame_content_size(&stored);
+            if !matches!(size, Ok(Some(n)) if n == raw_len as u64) {
+                return Err(Error::damaged(format!("zstd frame does not say the raw_len {raw_len} of its header")));
+            }
+            let raw = zstd::bulk::decompress(&stored, raw_len).map_err(|e| Error::damaged(format!("zstd: {e}")))?;
+            if raw.len() != raw_len {
+                return Err(Error::damaged(format!("zstd gave {} bytes, raw_len says {raw_len}", raw.len())));
+            }
+            Ok(raw)
+        }
+        None => Err(Error::damaged(format!("codec {codec} is unknown to this bpfrec"))),
+    }
+}

@@ -1,0 +1,276 @@
+//! Packing of one column: SPEC.md section 5. The writer chooses what is smallest before compression.
+
+use crate::MAX_FRAMES;
+use crate::error::{Error, Result};
+use crate::kind::Type;
+use crate::table::{Column, Ragged};
+use crate::varint::{self, put, take, unzigzag, zigzag};
+
+/// One varint for all rows.
+const CONST: u8 = 0;
+/// A varint a row.
+const VARINT: u8 = 1;
+/// Zigzag varint of the difference to the row before (to 0 for the first), modulo 2^64.
+const DELTA: u8 = 2;
+/// Number of values less one (u8), the values as varints, then one byte a row.
+const DICT: u8 = 3;
+/// Eight bytes a row, little-endian.
+const FIXED: u8 = 4;
+/// Lengths as varints, then the bytes of all rows.
+const TEXT: u8 = 5;
+/// Lengths as varints, then all items, each a zigzag varint of the difference to the item before in its list.
+const LIST: u8 = 6;
+
+/// Appends tag and data of `column`.
+pub fn encode(column: &Column, out: &mut Vec<u8>) {
+    match column {
+        Column::Int(values) => encode_ints(values, out),
+        Column::Text(text) => {
+            out.push(TEXT);
+            put_lengths(&text.ends, out);
+            out.extend_from_slice(&text.data);
+        }
+        Column::List(list) => {
+            out.push(LIST);
+            put_lengths(&list.ends, out);
+            for row in 0..list.ends.len() {
+                put_deltas(list.get(row), out);
+            }
+        }
+    }
+}
+
+fn put_lengths(ends: &[u32], out: &mut Vec<u8>) {
+    let mut start = 0;
+    for &end in ends {
+        put(out, u64::from(end - start));
+        start = end;
+    }
+}
+
+fn put_deltas(values: &[u64], out: &mut Vec<u8>) {
+    let mut before = 0u64;
+    for &value in values {
+        put(out, zigzag(value.wrapping_sub(before) as i64));
+        before = value;
+    }
+}
+
+fn encode_ints(values: &[u64], out: &mut Vec<u8>) {
+    let Some(&first) = values.first() else {
+        out.push(VARINT);
+        return;
+    };
+    let (mut differ, mut plain, mut delta, mut before) = (0u64, 0usize, 0usize, 0u64);
+    for &value in values {
+        differ |= value ^ first;
+        plain += varint::len(value);
+        delta += varint::len(zigzag(value.wrapping_sub(before) as i64));
+        before = value;
+    }
+    if differ == 0 {
+        out.push(CONST);
+        put(out, first);
+        return;
+    }
+    let smallest = plain.min(delta);
+    if smallest > values.len() + values.len() / 8
+        && let Some(dict) = Dict::of(values)
+        && dict.bytes + values.len() < smallest
+    {
+        out.push(DICT);
+        out.push((dict.values.len() - 1) as u8);
+        dict.values.iter().for_each(|v| put(out, *v));
+        out.extend_from_slice(&dict.rows);
+    } else if smallest >= 8 * values.len() {
+        out.push(FIXED);
+        values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
+    } else if plain <= delta {
+        out.push(VARINT);
+        values.iter().for_each(|v| put(out, *v));
+    } else {
+        out.push(DELTA);
+        put_deltas(values, out);
+    }
+}
+
+/// The distinct values of a column, in the order of their first row, and each row's number among them.
+struct Dict {
+    values: Vec<u64>,
+    rows: Vec<u8>,
+    bytes: usize,
+}
+
+impl Dict {
+    /// `None` with more than 256 distinct values, or where the first rows promise no gain.
+    fn of(values: &[u64]) -> Option<Dict> {
+        const SLOTS: usize = 1024;
+        let mut slots = [u16::MAX; SLOTS];
+        let mut dict = Dict { values: Vec::new(), rows: Vec::with_capacity(values.len()), bytes: 1 };
+        for (row, &value) in values.iter().enumerate() {
+            let mut slot = (value.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
+            let index = loop {
+                match slots[slot] {
+                    u16::MAX => {
+                        if dict.values.len() == 256 || (row < 128 && row >= 64 && dict.values.len() >= row) {
+                            return None;
+                        }
+                        slots[slot] = dict.values.len() as u16;
+                        dict.bytes += varint::len(value);
+                        dict.values.push(value);
+                        break dict.values.len() as u16 - 1;
+                    }
+                    index if dict.values[index as usize] == value => break index,
+                    _ => slot = (slot + 1) % SLOTS,
+                }
+            };
+            dict.rows.push(index as u8);
+        }
+        Some(dict)
+    }
+}
+
+/// Reads `rows` rows of type `ty` from `data`, all of which must be used. `budget` counts down the values that
+/// the block may still decode to, so that a few bytes cannot become gigabytes.
+pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Result<Column> {
+    spend(budget, rows)?;
+    let (&tag, rest) = data.split_first().ok_or_else(|| Error::damaged("column without a tag"))?;
+    data = rest;
+    let column = match (ty, tag) {
+        (Type::Text, TEXT) => {
+            let (ends, total) = take_lengths(&mut data, rows, usize::MAX)?;
+            let text = data.get(..total).ok_or_else(|| Error::damaged("text ends before its column"))?;
+            data = &data[total..];
+            Column::Text(Ragged { ends, data: text.to_vec() })
+        }
+        (Type::List, LIST) => {
+            let (ends, total) = take_lengths(&mut data, rows, MAX_FRAMES)?;
+            spend(budget, total)?;
+            // Each item takes a byte or more: a lying total is caught before anything is allocated for it.
+            if total > data.len() {
+                return Err(Error::damaged("list ends before its column"));
+            }
+            let mut list = Ragged { ends, data: Vec::with_capacity(total) };
+            for row in 0..rows {
+                let start = if row == 0 { 0 } else { list.ends[row - 1] };
+                take_deltas(&mut data, (list.ends[row] - start) as usize, &mut list.data)?;
+            }
+            Column::List(list)
+        }
+        (Type::Text | Type::List, _) | (_, TEXT | LIST) => {
+            return Err(Error::damaged(format!("column of {} has tag {tag}", ty.name())));
+        }
+        (_, CONST) => Column::Int(vec![take(&mut data)?; rows]),
+        (_, VARINT) => {
+            let mut values = Vec::with_capacity(rows.min(data.len()));
+            for _ in 0..rows {
+                values.push(take(&mut data)?);
+            }
+            Column::Int(values)
+        }
+        (_, DELTA) => {
+            let mut values = Vec::with_capacity(rows.min(data.len()));
+            take_deltas(&mut data, rows, &mut values)?;
+            Column::Int(values)
+        }
+        (_, DICT) => {
+            let (&last, rest) = data.split_first().ok_or_else(|| Error::damaged("dictionary without a size"))?;
+            data = rest;
+            let mut dict = Vec::with_capacity(usize::from(last) + 1);
+            for _ in 0..=last {
+                dict.push(take(&mut data)?);
+            }
+            let indices = data.get(..rows).ok_or_else(|| Error::damaged("dictionary column is cut"))?;
+            data = &data[rows..];
+            let value = |i: &u8| dict.get(usize::from(*i)).copied();
+            let values: Option<Vec<u64>> = indices.iter().map(value).collect();
+            Column::Int(values.ok_or_else(|| Error::damaged("number outside the dictionary"))?)
+        }
+        (_, FIXED) => {
+            let bytes = data.get(..rows * 8).ok_or_else(|| Error::damaged("fixed column is cut"))?;
+            data = &data[rows * 8..];
+            let le = |c: &[u8]| c.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+            Column::Int(bytes.chunks_exact(8).map(le).collect())
+        }
+        _ => return Err(Error::damaged(format!("column tag {tag} is unknown to this bpfrec"))),
+    };
+    if data.is_empty() { Ok(column) } else { Err(Error::damaged("bytes after the end of a column")) }
+}
+
+fn spend(budget: &mut usize, values: usize) -> Result<()> {
+    *budget = budget
+        .checked_sub(values)
+        .ok_or_else(|| Error::damaged(format!("block decodes to more than {} values", crate::MAX_VALUES)))?;
+    Ok(())
+}
+
+/// Ends of each row and the sum of their lengths.
+fn take_lengths(data: &mut &[u8], rows: usize, longest: usize) -> Result<(Vec<u32>, usize)> {
+    let mut ends = Vec::with_capacity(rows.min(data.len()));
+    let mut end = 0u64;
+    for _ in 0..rows {
+        let len = take(data)?;
+        if len > longest as u64 {
+            return Err(Error::damaged(format!("list of {len} items, at most {longest} are allowed")));
+        }
+        end = end.saturating_add(len);
+        let end = u32::try_from(end).map_err(|_| Error::damaged("lengths over 4 GiB"))?;
+        ends.push(end);
+    }
+    Ok((ends, end as usize))
+}
+
+fn take_deltas(data: &mut &[u8], count: usize, out: &mut Vec<u64>) -> Result<()> {
+    let mut value = 0u64;
+    for _ in 0..count {
+        value = value.wrapping_add(unzigzag(take(data)?) as u64);
+        out.push(value);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(column: Column, ty: Type) {
+        let mut bytes = Vec::new();
+        encode(&column, &mut bytes);
+        let mut budget = crate::MAX_VALUES;
+        assert_eq!(decode(&bytes, ty, column.len(), &mut budget).unwrap(), column);
+    }
+
+    proptest! {
+        #[test]
+        fn ints(values: Vec<u64>, shift in 0u32..64, distinct in 1usize..400) {
+            let pick = |i: usize| values[i % values.len()] >> shift;
+            round_trip(Column::Int(values.iter().map(|v| v >> shift).collect()), Type::U64);
+            if !values.is_empty() {
+                round_trip(Column::Int((0..999).map(|i| pick(i % distinct)).collect()), Type::U64);
+            }
+        }
+
+        #[test]
+        fn texts_and_lists(texts: Vec<Vec<u8>>, lists: Vec<Vec<u64>>) {
+            let (mut text, mut list) = (Ragged::default(), Ragged::default());
+            texts.iter().for_each(|t| text.push(t));
+            lists.iter().for_each(|l| list.push(l));
+            round_trip(Column::Text(text), Type::Text);
+            round_trip(Column::List(list), Type::List);
+        }
+
+        #[test]
+        fn hostile(bytes: Vec<u8>, rows in 0usize..2000, ty in 1u8..9) {
+            let _ = decode(&bytes, Type::from_number(ty).unwrap(), rows, &mut 1000);
+        }
+    }
+
+    #[test]
+    fn budget_is_kept() {
+        let bytes = [CONST, 1];
+        assert!(decode(&bytes, Type::U64, 1000, &mut 1000).is_ok());
+        assert!(decode(&bytes, Type::U64, 1001, &mut 1000).is_err());
+        assert!(decode(&bytes, Type::U64, usize::MAX, &mut 1000).is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! Kinds that are not events: facts about the recording, definitions of ids, totals, the index.
+
+use crate::kind::{Field, Kind, Source, Type};
+
+/// Keys and values about the recording.
+pub const HEADER_ITEM: u16 = 1;
+/// Fields of all kinds.
+pub const SCHEMA_FIELD: u16 = 2;
+/// What a stack id stands for.
+pub const STACK: u16 = 3;
+/// A task that was there when the segment began.
+pub const TASK: u16 = 4;
+/// A cgroup that was there when the segment began.
+pub const CGROUP: u16 = 5;
+/// An executable mapping.
+pub const MAPPING: u16 = 6;
+/// A function of the kernel, a module or a BPF program.
+pub const KERNEL_SYMBOL: u16 = 7;
+/// One moment on three clocks.
+pub const CLOCK: u16 = 8;
+/// Events lost in a span of time.
+pub const LOSS: u16 = 9;
+/// Totals of a source so far.
+pub const SOURCE_STATS: u16 = 10;
+/// Totals of the recorder so far.
+pub const RECORDER_STATS: u16 = 11;
+/// A block's header.
+pub const INDEX_ENTRY: u16 = 12;
+/// End of the segment.
+pub const END: u16 = 13;
+
+/// Why events were lost: `reason` of [`LOSS`].
+pub mod reason {
+    /// A CPU's ring was full.
+    pub const RING_FULL: u64 = 1;
+    /// The ring of stack definitions was full; the definition is sent again with the next event.
+    pub const STACK_RING_FULL: u64 = 2;
+    /// The ring of tasks and cgroups was full.
+    pub const TASK_RING_FULL: u64 = 3;
+    /// The kernel's perf ring of mappings was full.
+    pub const MAPPINGS_LOST: u64 = 4;
+    /// The writer could not keep up and the recorder's queue was full.
+    pub const QUEUE_FULL: u64 = 5;
+    /// Events whose stack could not be walked or whose definition never came.
+    pub const STACK_UNDEFINED: u64 = 6;
+    /// Requests whose issuer could not be kept in the table of requests in flight.
+    pub const TABLE_FULL: u64 = 7;
+
+    /// In words, for reports.
+    pub fn text(reason: u64) -> &'static str {
+        match reason {
+            RING_FULL => "ring full",
+            STACK_RING_FULL => "stack ring full",
+            TASK_RING_FULL => "task ring full",
+            MAPPINGS_LOST => "mapping ring full",
+            QUEUE_FULL => "writer too slow",
+            STACK_UNDEFINED => "stack not defined",
+            TABLE_FULL => "request table full",
+            _ => "unknown reason",
+        }
+    }
+}
+
+/// Where the addresses of a stack lie: `space` of [`STACK`].
+pub mod space {
+    /// Kernel.
+    pub const KERNEL: u64 = 0;
+    /// User.
+    pub const USER: u64 = 1;
+}
+
+fn columns(id: u16, name: &str, fields: &[(&str, Type)]) -> Kind {
+    let fields = fields.iter().map(|(name, ty)| Field::new(name, *ty, 0, 0)).collect();
+    Kind { id, name: name.into(), source: Source::Recorder as u16, row_size: 0, fields }
+}
+
+/// The kind with number `id`.
+///
+/// # Panics
+/// When `id` is none of this module's.
+pub fn kind(id: u16) -> Kind {
+    use Type::*;
+    match id {
+        HEADER_ITEM => columns(id, "header_item", &[("key", Text), ("value", Text)]),
+        SCHEMA_FIELD => columns(
+            id,
+            "schema_field",
+            &[
+                ("kind", U16),
+                ("kind_name", Text),
+                ("source", U16),
+                ("row_bytes", U32),
+                ("name", Text),
+                ("type", U8),
+                ("offset_bytes", U16),
+                ("width_bytes", U16),
+                ("unit", Text),
+            ],
+        ),
+        STACK => columns(
+            id,
+            "stack",
+            &[("ts_ns", U64), ("stack_id", U64), ("space", U8), ("pid", U32), ("exec_id", U64), ("frames", List)],
+        ),
+        TASK => columns(
+            id,
+            "task",
+            &[
+                ("ts_ns", U64),
+                ("tid", U32),
+                ("pid", U32),
+                ("ppid", U32),
+                ("uid", U32),
+                ("ns_pid", U32),
+                ("pid_ns", U32),
+                ("start_ns", U64),
+                ("cgroup_id", U64),
+                ("comm", Text),
+                ("exe", Text),
+            ],
+        ),
+        CGROUP => columns(id, "cgroup", &[("ts_ns", U64), ("cgroup_id", U64), ("parent_id", U64), ("path", Text)]),
+        MAPPING => columns(
+            id,
+            "mapping",
+            &[
+                ("ts_ns", U64),
+                ("pid", U32),
+                ("start_addr", U64),
+                ("len_bytes", U64),
+                ("offset_bytes", U64),
+                ("dev_major", U32),
+                ("dev_minor", U32),
+                ("inode", U64),
+                ("build_id", Text),
+                ("path", Text),
+            ],
+        ),
+        KERNEL_SYMBOL => columns(id, "kernel_symbol", &[("addr", U64), ("type", U8), ("name", Text), ("module", Text)]),
+        CLOCK => columns(id, "clock", &[("mono_ns", U64), ("boot_ns", U64), ("realtime_ns", I64)]),
+        LOSS => columns(
+            id,
+            "loss",
+            &[("source", U16), ("cpu", U32), ("ts_from_ns", U64), ("ts_to_ns", U64), ("reason", U8), ("lost", U64)],
+        ),
+        SOURCE_STATS => columns(
+            id,
+            "source_stats",
+            &[("ts_ns", U64), ("source", U16), ("kept", U64), ("lost", U64), ("bpf_ns", U64), ("bpf_runs", U64)],
+        ),
+        RECORDER_STATS => columns(
+            id,
+            "recorder_stats",
+            &[
+                ("ts_ns", U64),
+                ("cpu_ns", U64),
+                ("max_rss_bytes", U64),
+                ("file_bytes", U64),
+                ("wakeups", U64),
+                ("bpf_ns", U64),
+                ("bpf_measured_ns", U64),
+            ],
+        ),
+        INDEX_ENTRY => columns(id, "index_entry", &[("offset_bytes", U64), ("header", Text)]),
+        END => {
+            let mut kind = columns(
+                id,
+                "end",
+                &[
+                    ("index_offset_bytes", U64),
+                    ("offset_bytes", U64),
+                    ("blocks", U64),
+                    ("events", U64),
+                    ("lost", U64),
+                    ("ts_ns", U64),
+                    ("reason", U32),
+                ],
+            );
+            // The one kind here that is stored raw: END has a fixed length, so that it is found from the tail.
+            for (i, field) in kind.fields.iter_mut().enumerate() {
+                (field.offset, field.width) = (8 * i as u16, if field.ty == U32 { 4 } else { 8 });
+            }
+            kind.row_size = 52;
+            kind
+        }
+        _ => panic!("kind {id} is not a meta kind"),
+    }
+}
+
+/// All kinds of this module.
+pub fn kinds() -> Vec<Kind> {
+    (HEADER_ITEM..=END).map(kind).collect()
+}

@@ -1,0 +1,309 @@
+//! Reads one segment: finds its blocks by the index or by walking headers, and decodes those that are asked for.
+
+use std::fs::File;
+use std::io;
+
+use crate::block::{BlockHeader, BlockType, HEADER_LEN, SYNC};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::kind::Registry;
+use crate::table::{Column, Table};
+use crate::writer::{END_LEN, EndReason};
+use crate::{MAJOR, section};
+
+/// Bytes that can be read at any offset, from several threads.
+pub trait ReadAt: Send + Sync {
+    /// Fills `buf` from `offset` on.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Bytes in all.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).ok();
+        let bytes = start.and_then(|s| self.get(s..s.checked_add(buf.len())?));
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(Vec::len(self) as u64)
+    }
+}
+
+#[cfg(unix)]
+impl ReadAt for File {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buf, offset)
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+/// Where a block is and what its header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef {
+    /// Bytes from the start of the segment.
+    pub offset: u64,
+    /// The header.
+    pub header: BlockHeader,
+}
+
+/// Bytes that are no valid block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Bytes from the start of the segment.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// An open segment.
+pub struct Segment {
+    source: Box<dyn ReadAt>,
+    /// Valid headers in file order. Payloads are checked when they are read.
+    pub blocks: Vec<BlockRef>,
+    /// What is not a block.
+    pub damage: Vec<Damage>,
+    /// Why the segment ended; `None` when it was never finished.
+    pub end: Option<EndReason>,
+    /// Length in bytes.
+    pub len: u64,
+    /// Kinds, as the segment's own schema describes them.
+    pub registry: Registry,
+    /// Keys and values of the HEADER block.
+    pub items: Vec<(String, String)>,
+}
+
+impl Segment {
+    /// Opens a segment by its index where it has a whole one, else by walking it.
+    pub fn open(source: Box<dyn ReadAt>) -> Result<Segment> {
+        Self::with(source, true)
+    }
+
+    /// Opens a segment by walking all headers, whatever its index says.
+    pub fn walk(source: Box<dyn ReadAt>) -> Result<Segment> {
+        Self::with(source, false)
+    }
+
+    fn with(source: Box<dyn ReadAt>, by_index: bool) -> Result<Segment> {
+        let len = source.len()?;
+        let mut segment = Segment {
+            source,
+            blocks: Vec::new(),
+            damage: Vec::new(),
+            end: None,
+            len,
+            registry: Registry::default(),
+            items: Vec::new(),
+        };
+        if !(by_index && segment.by_index().unwrap_or(false)) {
+            segment.by_walk()?;
+        }
+        if segment.blocks.is_empty() {
+            return Err(Error::NotATrace { len });
+        }
+        if let Some(newer) = segment.blocks.iter().find(|b| b.header.major > MAJOR) {
+            return Err(Error::NewerMajor { major: newer.header.major, minor: newer.header.minor });
+        }
+        segment.learn();
+        Ok(segment)
+    }
+
+    /// Schema, header items and end. Damage in them is found again by whoever reads the block; here the defaults stand.
+    fn learn(&mut self) {
+        let of = |ty: BlockType| move |b: &&BlockRef| b.header.block_type == ty as u8;
+        let schemas: Vec<_> = self.blocks.iter().filter(of(BlockType::Schema)).copied().collect();
+        for block in schemas {
+            for table in self.read(&block, &|_| true).map(|r| r.tables).unwrap_or_default() {
+                let _ = self.registry.learn(&table);
+            }
+        }
+        let headers: Vec<_> = self.blocks.iter().filter(of(BlockType::Header)).copied().collect();
+        for block in headers {
+            for table in self.read(&block, &|_| true).map(|r| r.tables).unwrap_or_default() {
+                if let [Column::Text(keys), Column::Text(values), ..] = &table.columns[..] {
+                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+                    self.items.extend((0..table.rows()).map(|i| (text(keys.get(i)), text(values.get(i)))));
+                }
+            }
+        }
+        let end = self.blocks.iter().find(of(BlockType::End)).copied();
+        self.end = end.and_then(|b| {
+            let tables = self.read(&b, &|_| true).ok()?.tables;
+            let reason = *tables.first()?.columns.get(6)?.ints().first()?;
+            EndReason::from_number(u8::try_from(reason).ok()?)
+        });
+    }
+
+    fn header_at(&self, offset: u64) -> Option<BlockHeader> {
+        let mut bytes = [0u8; HEADER_LEN];
+        self.source.read_exact_at(&mut bytes, offset).ok()?;
+        BlockHeader::decode(&bytes)
+    }
+
+    /// `Ok(true)`: blocks were filled from a whole index. Anything unexpected means `false`: then the walk decides.
+    fn by_index(&mut self) -> Result<bool> {
+        let Some(end_at) = self.len.checked_sub(END_LEN as u64) else { return Ok(false) };
+        let Some(end) = self.header_at(end_at) else { return Ok(false) };
+        if end.block_type != BlockType::End as u8 || end.major > MAJOR {
+            return Ok(false);
+        }
+        let tables = self.read(&BlockRef { offset: end_at, header: end }, &|_| true)?.tables;
+        let field = |i: usize| tables.first().and_then(|t| t.columns.get(i)?.ints().first().copied());
+        let (Some(mut at), Some(own)) = (field(0), field(1)) else { return Ok(false) };
+        if own != end_at {
+            return Ok(false);
+        }
+        let mut blocks: Vec<BlockRef> = Vec::new();
+        let mut tail = Vec::new();
+        while at < end_at {
+            let Some(header) = self.header_at(at) else { return Ok(false) };
+            let block = BlockRef { offset: at, header };
+            if header.block_type != BlockType::Index as u8 || header.trace_id != end.trace_id {
+                return Ok(false);
+            }
+            for table in self.read(&block, &|_| true)?.tables {
+                let [Column::Int(offsets), Column::Text(headers), ..] = &table.columns[..] else { return Ok(false) };
+                for (row, offset) in offsets.iter().enumerate() {
+                    let Some(header) = BlockHeader::decode(headers.get(row)) else { return Ok(false) };
+                    blocks.push(BlockRef { offset: *offset, header });
+                }
+            }
+            tail.push(block);
+            at += header.total_len();
+        }
+        tail.push(BlockRef { offset: end_at, header: end });
+        blocks.extend(tail);
+        // The index must account for every byte: else something was damaged, joined on or cut out.
+        let mut next = 0;
+        for (i, block) in blocks.iter().enumerate() {
+            let h = &block.header;
+            if block.offset != next || h.trace_id != end.trace_id || h.seq != blocks[0].header.seq + i as u64 {
+                return Ok(false);
+            }
+            next += h.total_len();
+        }
+        if next != self.len {
+            return Ok(false);
+        }
+        self.blocks = blocks;
+        Ok(true)
+    }
+
+    fn by_walk(&mut self) -> Result<()> {
+        let mut at = 0;
+        let mut trace_id = None;
+        let mut last_seq = None;
+        while at < self.len {
+            let found = self.header_at(at).filter(|h| trace_id.is_none_or(|id| id == h.trace_id));
+            let Some(header) = found else {
+                let next = self.find_sync(at + 1, trace_id)?;
+                self.damage.push(Damage { offset: at, len: next - at, what: "no valid block header".into() });
+                at = next;
+                continue;
+            };
+            let end = at + header.total_len();
+            if end > self.len {
+                // Cut, or a wrong length under a right checksum: a later block inside it wins.
+                let next = self.find_sync(at + 1, Some(header.trace_id))?;
+                let what = format!("block of {} bytes is cut", header.total_len());
+                self.damage.push(Damage { offset: at, len: next - at, what });
+                at = next;
+                continue;
+            }
+            trace_id = Some(header.trace_id);
+            if last_seq.is_some_and(|last| header.seq <= last) {
+                let what = format!("block {} stands here a second time or late", header.seq);
+                self.damage.push(Damage { offset: at, len: header.total_len(), what });
+            } else {
+                last_seq = Some(header.seq);
+                self.blocks.push(BlockRef { offset: at, header });
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Offset of the next valid header at or after `from`, or the end of the segment.
+    fn find_sync(&self, from: u64, trace_id: Option<u64>) -> Result<u64> {
+        const WINDOW: usize = 1 << 20;
+        let mut buf = vec![0u8; WINDOW];
+        let mut at = from;
+        while at < self.len {
+            let n = WINDOW.min((self.len - at) as usize);
+            self.source.read_exact_at(&mut buf[..n], at)?;
+            for i in 0..n.saturating_sub(SYNC.len() - 1) {
+                if buf[i] == SYNC[0] && buf[i..i + SYNC.len()] == SYNC {
+                    let start = (at + i as u64).saturating_sub(8);
+                    let header = self.header_at(start);
+                    if start >= from && header.is_some_and(|h| trace_id.is_none_or(|id| id == h.trace_id)) {
+                        return Ok(start);
+                    }
+                }
+            }
+            if n < WINDOW {
+                break;
+            }
+            at += (WINDOW - (SYNC.len() - 1)) as u64;
+        }
+        Ok(self.len)
+    }
+
+    /// A block's payload as stored, checked.
+    pub fn read_stored(&self, block: &BlockRef) -> Result<Vec<u8>> {
+        let mut stored = vec![0u8; block.header.payload_len as usize];
+        self.source.read_exact_at(&mut stored, block.offset + HEADER_LEN as u64)?;
+        if crc32c::crc32c(&stored) != block.header.payload_crc {
+            return Err(Error::damaged("payload checksum differs").at(block.offset));
+        }
+        Ok(stored)
+    }
+
+    /// Decodes the sections of a block that are of a `wanted` kind.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with the block's offset. Memory stays below twice [`crate::MAX_PAYLOAD`] plus 16 bytes for each
+    /// of [`crate::MAX_VALUES`]: 96 MiB at the very most, about 2 MiB for what the recorder writes.
+    pub fn read(&self, block: &BlockRef, wanted: &dyn Fn(u16) -> bool) -> Result<Rows> {
+        let stored = self.read_stored(block)?;
+        let h = &block.header;
+        let decode = || {
+            let payload = codec::decompress(h.codec, stored, h.raw_len as usize)?;
+            section::decode(&payload, h.encoding, &self.registry, wanted)
+        };
+        let (tables, unknown_rows) = decode().map_err(|e| e.at(block.offset))?;
+        Ok(Rows { tables, unknown_rows })
+    }
+
+    /// Blocks of a type.
+    pub fn blocks_of(&self, block_type: BlockType) -> impl Iterator<Item = &BlockRef> {
+        self.blocks.iter().filter(move |b| b.header.block_type == block_type as u8)
+    }
+
+    /// Value of a HEADER key.
+    pub fn item(&self, key: &str) -> Option<&str> {
+        self.items.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Whether the segment was finished and no byte of it is damaged, as far as headers tell.
+    pub fn is_complete(&self) -> bool {
+        self.end.is_some() && self.damage.is_empty()
+    }
+}
+
+/// What a block decodes to.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Sections of known kinds.
+    pub tables: Vec<Table>,
+    /// Rows of kinds that neither this version nor the trace's schema knows.
+    pub unknown_rows: u64,
+}

@@ -1,0 +1,152 @@
+//! Sections: a block's payload is a run of them, SPEC.md section 4.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 2 | kind |
+//! | 2 | 2 | columns; 0 in raw encoding |
+//! | 4 | 4 | rows |
+//! | 8 | 4 | bytes that follow |
+
+use crate::block::Encoding;
+use crate::column;
+use crate::error::{Error, Result};
+use crate::kind::{Kind, Registry};
+use crate::table::{Column, Table};
+use crate::varint;
+use crate::{MAX_VALUES, table};
+
+const HEADER: usize = 12;
+
+/// Appends `table` in columns.
+pub fn encode(table: &Table, out: &mut Vec<u8>) {
+    let start = begin(table.kind, table.columns.len() as u16, table.rows() as u32, out);
+    let mut packed = Vec::new();
+    for column in &table.columns {
+        packed.clear();
+        column::encode(column, &mut packed);
+        varint::put(out, packed.len() as u64);
+        out.extend_from_slice(&packed);
+    }
+    end(start, out);
+}
+
+/// Appends rows as they lie in memory.
+pub fn encode_raw(kind: &Kind, rows: &[u8], out: &mut Vec<u8>) {
+    let start = begin(kind.id, 0, (rows.len() / kind.row_size as usize) as u32, out);
+    out.extend_from_slice(rows);
+    end(start, out);
+}
+
+fn begin(kind: u16, columns: u16, rows: u32, out: &mut Vec<u8>) -> usize {
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&columns.to_le_bytes());
+    out.extend_from_slice(&rows.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.len()
+}
+
+fn end(start: usize, out: &mut [u8]) {
+    let len = (out.len() - start) as u32;
+    out[start - 4..start].copy_from_slice(&len.to_le_bytes());
+}
+
+/// A section that is not decoded yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Section<'a> {
+    /// Kind of its rows.
+    pub kind: u16,
+    /// Columns that are stored.
+    pub columns: u16,
+    /// Rows.
+    pub rows: u32,
+    /// Stored bytes.
+    pub data: &'a [u8],
+}
+
+/// Splits a decompressed payload into its sections, without looking into them.
+pub fn split(mut payload: &[u8]) -> Result<Vec<Section<'_>>> {
+    let mut sections = Vec::new();
+    while !payload.is_empty() {
+        let [k0, k1, c0, c1, r0, r1, r2, r3, l0, l1, l2, l3, rest @ ..] = payload else {
+            return Err(Error::damaged(format!("section header of {HEADER} bytes is cut")));
+        };
+        let len = u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize;
+        let data = rest
+            .get(..len)
+            .ok_or_else(|| Error::damaged(format!("section of {len} bytes where {} are left", rest.len())))?;
+        sections.push(Section {
+            kind: u16::from_le_bytes([*k0, *k1]),
+            columns: u16::from_le_bytes([*c0, *c1]),
+            rows: u32::from_le_bytes([*r0, *r1, *r2, *r3]),
+            data,
+        });
+        payload = &rest[len..];
+    }
+    Ok(sections)
+}
+
+/// Decodes sections of the kinds that `registry` knows and `wanted` takes. Returns the tables and the number of rows
+/// of unknown kinds.
+pub fn decode(
+    payload: &[u8],
+    encoding: u8,
+    registry: &Registry,
+    wanted: &dyn Fn(u16) -> bool,
+) -> Result<(Vec<Table>, u64)> {
+    let encoding = Encoding::from_number(encoding)
+        .ok_or_else(|| Error::damaged(format!("encoding {encoding} is unknown to this bpfrec")))?;
+    let (mut tables, mut unknown, mut budget) = (Vec::new(), 0u64, MAX_VALUES);
+    for section in split(payload)? {
+        match registry.get(section.kind) {
+            None => unknown += u64::from(section.rows),
+            Some(_) if !wanted(section.kind) => {}
+            Some(kind) => tables.push(match encoding {
+                Encoding::Raw => raw(kind, &section, &mut budget)?,
+                Encoding::Columns => columns(kind, &section, &mut budget)?,
+            }),
+        }
+    }
+    Ok((tables, unknown))
+}
+
+fn raw(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> {
+    let values = section.rows as usize * kind.fields.len();
+    *budget = budget.checked_sub(values).ok_or_else(|| Error::damaged("too many values in a block"))?;
+    let table = Table::from_rows(kind, section.data)?;
+    if table.rows() != section.rows as usize {
+        return Err(Error::damaged(format!("{} rows where {} were said", table.rows(), section.rows)));
+    }
+    Ok(table)
+}
+
+/// Columns that the schema does not name are skipped; ones that are not stored are 0 or empty: fields are only
+/// ever appended, so both happen between versions and only there.
+fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> {
+    let rows = section.rows as usize;
+    let mut data = section.data;
+    let mut columns = Vec::with_capacity(kind.fields.len());
+    for i in 0..usize::from(section.columns) {
+        let len = varint::take(&mut data)?;
+        let len = usize::try_from(len).ok().filter(|len| *len <= data.len());
+        let len = len.ok_or_else(|| Error::damaged("column ends after its section"))?;
+        if let Some(field) = kind.fields.get(i) {
+            columns.push(column::decode(&data[..len], field.ty, rows, budget).map_err(|e| match e {
+                Error::Damaged { what, .. } => Error::damaged(format!("{}.{}: {what}", kind.name, field.name)),
+                other => other,
+            })?);
+        }
+        data = &data[len..];
+    }
+    if !data.is_empty() {
+        return Err(Error::damaged("bytes after the last column of a section"));
+    }
+    for field in kind.fields.iter().skip(columns.len()) {
+        *budget = budget.checked_sub(rows).ok_or_else(|| Error::damaged("too many values in a block"))?;
+        columns.push(match Column::empty(field.ty) {
+            Column::Int(_) => Column::Int(vec![0; rows]),
+            Column::Text(_) => Column::Text(table::Ragged { ends: vec![0; rows], data: vec![] }),
+            Column::List(_) => Column::List(table::Ragged { ends: vec![0; rows], data: vec![] }),
+        });
+    }
+    Ok(Table { kind: kind.id, columns })
+}

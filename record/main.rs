@@ -1,0 +1,32 @@
+//! `bpfrec`: parse, dispatch, one error line.
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::Command;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let result = match cli.command {
+        #[cfg(recorder)]
+        Command::Record(args) => bpfrec::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Analyze(args) => commands::analyze::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Report(args) => commands::report::run(args),
+        Command::Info(args) => commands::info::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Recover(args) => commands::recover::run(args),
+        Command::Replay(args) => commands::replay::run(args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("bpfrec: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
