@@ -125,6 +125,8 @@ pub struct BlockHeader {
     pub codec: u8,
     /// See [`Encoding`].
     pub encoding: u8,
+    /// 0; whatever a later version puts here survives a copy.
+    pub flags: u8,
     /// CPU, or [`NO_STREAM`].
     pub stream: u32,
     /// Format version.
@@ -137,6 +139,8 @@ pub struct BlockHeader {
     pub raw_len: u32,
     /// Rows in all sections.
     pub rows: u32,
+    /// 0; whatever a later version puts here survives a copy.
+    pub extra: u32,
     /// Smallest timestamp, CLOCK_MONOTONIC ns; 0 when the block has none.
     pub ts_min_ns: u64,
     /// Largest timestamp.
@@ -157,12 +161,14 @@ impl BlockHeader {
             block_type: block_type as u8,
             codec: Codec::None as u8,
             encoding: Encoding::Columns as u8,
+            flags: 0,
             stream,
             major: MAJOR,
             minor: MINOR,
             payload_len: 0,
             raw_len: 0,
             rows: 0,
+            extra: 0,
             ts_min_ns: 0,
             ts_max_ns: 0,
             lost_total: 0,
@@ -185,13 +191,14 @@ impl BlockHeader {
         b[16..24].copy_from_slice(&self.trace_id.to_le_bytes());
         b[24..32].copy_from_slice(&self.seq.to_le_bytes());
         b[32..36].copy_from_slice(&self.segment.to_le_bytes());
-        b[36..39].copy_from_slice(&[self.block_type, self.codec, self.encoding]);
+        b[36..40].copy_from_slice(&[self.block_type, self.codec, self.encoding, self.flags]);
         b[40..44].copy_from_slice(&self.stream.to_le_bytes());
         b[44..46].copy_from_slice(&self.major.to_le_bytes());
         b[46..48].copy_from_slice(&self.minor.to_le_bytes());
         b[48..52].copy_from_slice(&self.payload_len.to_le_bytes());
         b[52..56].copy_from_slice(&self.raw_len.to_le_bytes());
         b[56..60].copy_from_slice(&self.rows.to_le_bytes());
+        b[60..64].copy_from_slice(&self.extra.to_le_bytes());
         b[64..72].copy_from_slice(&self.ts_min_ns.to_le_bytes());
         b[72..80].copy_from_slice(&self.ts_max_ns.to_le_bytes());
         b[80..88].copy_from_slice(&self.lost_total.to_le_bytes());
@@ -217,12 +224,14 @@ impl BlockHeader {
             block_type: b[36],
             codec: b[37],
             encoding: b[38],
+            flags: b[39],
             stream: u32_at(40),
             major: u16_at(44),
             minor: u16_at(46),
             payload_len: u32_at(48),
             raw_len: u32_at(52),
             rows: u32_at(56),
+            extra: u32_at(60),
             ts_min_ns: u64_at(64),
             ts_max_ns: u64_at(72),
             lost_total: u64_at(80),

@@ -35,12 +35,15 @@ pub fn decompress(codec: u8, stored: Vec<u8>, raw_len: usize) -> Result<Vec<u8>>
             if !matches!(size, Ok(Some(n)) if n == raw_len as u64) {
                 return Err(Error::damaged(format!("zstd frame does not say the raw_len {raw_len} of its header")));
             }
+            if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
+                return Err(Error::damaged("payload is not exactly one zstd frame"));
+            }
             let raw = zstd::bulk::decompress(&stored, raw_len).map_err(|e| Error::damaged(format!("zstd: {e}")))?;
             if raw.len() != raw_len {
                 return Err(Error::damaged(format!("zstd gave {} bytes, raw_len says {raw_len}", raw.len())));
             }
             Ok(raw)
         }
-        None => Err(Error::damaged(format!("codec {codec} is unknown to this bpfrec"))),
+        None => Err(Error::unknown(format!("codec {codec}"))),
     }
 }

@@ -112,7 +112,7 @@ impl Dict {
             let index = loop {
                 match slots[slot] {
                     u16::MAX => {
-                        if dict.values.len() == 256 || (row < 128 && row >= 64 && dict.values.len() >= row) {
+                        if dict.values.len() == 256 || ((64..128).contains(&row) && dict.values.len() >= row) {
                             return None;
                         }
                         slots[slot] = dict.values.len() as u16;
@@ -157,7 +157,7 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
             }
             Column::List(list)
         }
-        (Type::Text | Type::List, _) | (_, TEXT | LIST) => {
+        (Type::Text | Type::List, ..=LIST) | (_, TEXT | LIST) => {
             return Err(Error::damaged(format!("column of {} has tag {tag}", ty.name())));
         }
         (_, CONST) => Column::Int(vec![take(&mut data)?; rows]),
@@ -192,7 +192,7 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
             let le = |c: &[u8]| c.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
             Column::Int(bytes.chunks_exact(8).map(le).collect())
         }
-        _ => return Err(Error::damaged(format!("column tag {tag} is unknown to this bpfrec"))),
+        _ => return Err(Error::unknown(format!("column tag {tag}"))),
     };
     if data.is_empty() { Ok(column) } else { Err(Error::damaged("bytes after the end of a column")) }
 }

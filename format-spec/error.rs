@@ -36,6 +36,14 @@ pub enum Error {
         /// What was expected and found.
         what: String,
     },
+    /// A whole block that this version has no decoder for.
+    #[error("block at offset {offset} is not understood: {what}; a newer bpfrec reads it")]
+    NotUnderstood {
+        /// Offset of the block.
+        offset: u64,
+        /// What is unknown.
+        what: String,
+    },
     /// A value that the format cannot hold was given to the writer.
     #[error("cannot be written: {0}")]
     Unwritable(String),
@@ -47,10 +55,16 @@ impl Error {
         Error::Damaged { offset: 0, what: what.into() }
     }
 
-    /// The same error at `at` when it is about a damaged block.
+    /// A number that this version does not know; the offset is filled in by [`Error::at`].
+    pub(crate) fn unknown(what: impl Into<String>) -> Self {
+        Error::NotUnderstood { offset: 0, what: what.into() }
+    }
+
+    /// The same error at `at` when it is about a block.
     pub(crate) fn at(self, at: u64) -> Self {
         match self {
             Error::Damaged { what, .. } => Error::Damaged { offset: at, what },
+            Error::NotUnderstood { what, .. } => Error::NotUnderstood { offset: at, what },
             other => other,
         }
     }

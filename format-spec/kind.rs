@@ -177,8 +177,12 @@ impl Registry {
         table
     }
 
-    /// Takes over what a SCHEMA block says. Fields of a kind stand one after the other. A kind with a field
-    /// type that this version does not know is left out: its sections are skipped and counted.
+    /// Takes over what a SCHEMA block says; later descriptions of a kind replace earlier ones. Fields of a kind stand one
+    /// after the other; those from the first one of an unknown type on are left out.
+    ///
+    /// # Errors
+    /// When a description is over a limit, or contradicts the fields that this version knows of a kind. All others are
+    /// taken over all the same, and the kind stays as it was.
     pub fn learn(&mut self, table: &Table) -> Result<()> {
         let [
             Column::Int(ids),
@@ -195,43 +199,79 @@ impl Registry {
         else {
             return Err(Error::damaged("SCHEMA rows have other columns than the specification"));
         };
-        let mut row = 0;
-        while row < table.rows() {
-            let id = ids[row];
-            let mut kind = Kind {
-                id: id as u16,
-                name: String::from_utf8_lossy(names.get(row)).into_owned(),
-                source: sources[row] as u16,
-                row_size: sizes[row] as u32,
-                fields: Vec::new(),
+        let own = Registry::default();
+        let mut total: usize = self.0.values().map(|k| k.fields.len()).sum();
+        let mut result = Ok(());
+        let mut end = 0;
+        for rows in ids.chunk_by(|a, b| a == b) {
+            let first = end;
+            end += rows.len();
+            let types = types[first..end].iter().map_while(|ty| Type::from_number(u8::try_from(*ty).ok()?));
+            let fields = types.enumerate().map(|(i, ty)| Field {
+                name: short(fields.get(first + i)),
+                ty,
+                offset: narrow(offsets[first + i]),
+                width: narrow(widths[first + i]),
+                unit: short(units.get(first + i)),
+            });
+            let kind = Kind {
+                id: narrow(ids[first]),
+                name: short(names.get(first)),
+                source: narrow(sources[first]),
+                row_size: u32::from(narrow(sizes[first])),
+                fields: fields.take(MAX_FIELDS).collect(),
             };
-            let mut known = id <= u64::from(u16::MAX) && sizes[row] <= u64::from(u16::MAX) && !kind.name.is_empty();
-            while row < table.rows() && ids[row] == id {
-                let ty = u8::try_from(types[row]).ok().and_then(Type::from_number);
-                known &= offsets[row].max(widths[row]) <= u64::from(u16::MAX);
-                match ty {
-                    Some(ty) => kind.fields.push(Field {
-                        name: String::from_utf8_lossy(fields.get(row)).into_owned(),
-                        ty,
-                        offset: offsets[row] as u16,
-                        width: widths[row] as u16,
-                        unit: String::from_utf8_lossy(units.get(row)).into_owned(),
-                    }),
-                    None => known = false,
-                }
-                row += 1;
+            // These two are found and read before there is a schema: they are for ever as they are.
+            if ids[first] > u64::from(u16::MAX) || [meta::SCHEMA_FIELD, meta::END].contains(&kind.id) {
+                continue;
             }
-            // The number of the schema's own kind can never be given a new meaning.
-            if kind.id != meta::SCHEMA_FIELD {
-                if known {
-                    self.0.insert(kind.id, Arc::new(kind));
-                } else if let Ok(id) = u16::try_from(id) {
-                    self.0.remove(&id);
+            let replaced = self.get(kind.id).map_or(0, |k| k.fields.len());
+            let kind = match own.get(kind.id) {
+                _ if total - replaced + kind.fields.len() > MAX_FIELDS => {
+                    Err(Error::damaged("SCHEMA has too many fields"))
                 }
+                Some(own) => merge(own, kind),
+                None if kind.name.is_empty() || kind.fields.is_empty() => continue,
+                None => Ok(kind),
+            };
+            match kind {
+                Ok(kind) => {
+                    total = total - replaced + kind.fields.len();
+                    self.0.insert(kind.id, Arc::new(kind));
+                }
+                Err(error) => result = Err(error),
             }
         }
-        Ok(())
+        result
     }
+}
+
+/// Most fields of all kinds of a trace together.
+const MAX_FIELDS: usize = 1 << 14;
+
+/// A name of a schema: at most 255 bytes.
+fn short(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(255)]).into_owned()
+}
+
+/// Offsets and widths over 64 KiB lie outside of every row, so that the field reads as 0.
+fn narrow(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+/// A kind of this version as the trace describes it: with the fields that a newer writer appended, and with those that
+/// an older one did not know, so that code may count on all of its own.
+fn merge(own: &Kind, mut theirs: Kind) -> Result<Kind> {
+    if let Some((own_field, field)) =
+        own.fields.iter().zip(&theirs.fields).find(|(a, b)| a.name != b.name || a.ty != b.ty)
+    {
+        let what = format!("SCHEMA has {} as a field of {} where {} is expected", field.name, own.name, own_field.name);
+        return Err(Error::damaged(what));
+    }
+    theirs.fields.extend(own.fields.iter().skip(theirs.fields.len()).cloned());
+    theirs.name.clone_from(&own.name);
+    theirs.source = own.source;
+    Ok(theirs)
 }
 
 #[cfg(test)]
@@ -243,8 +283,49 @@ mod tests {
         let mine = Registry::default();
         let mut learnt = Registry(FxHashMap::default());
         learnt.learn(&mine.to_table()).unwrap();
-        let mine: Vec<_> = mine.kinds().into_iter().filter(|k| k.id != meta::SCHEMA_FIELD).collect();
+        let fixed = [meta::SCHEMA_FIELD, meta::END];
+        let mine: Vec<_> = mine.kinds().into_iter().filter(|k| !fixed.contains(&k.id)).collect();
         assert_eq!(mine, learnt.kinds());
+    }
+
+    /// The schema of sched_migrate as some other version has it.
+    fn learn_migrate(change: impl FnOnce(&mut Kind)) -> (Registry, Result<()>) {
+        let mut kind = (**Registry::default().get(events::SCHED_MIGRATE).unwrap()).clone();
+        change(&mut kind);
+        let table = Registry([(kind.id, Arc::new(kind))].into_iter().collect()).to_table();
+        let mut registry = Registry::default();
+        let result = registry.learn(&table);
+        (registry, result)
+    }
+
+    #[test]
+    fn other_versions_of_a_kind() {
+        let own = Registry::default().get(events::SCHED_MIGRATE).unwrap().clone();
+        let (older, result) = learn_migrate(|k| {
+            k.fields.truncate(5);
+            k.row_size = 32;
+        });
+        result.unwrap();
+        assert_eq!(older.get(own.id).unwrap().fields, own.fields);
+        assert_eq!(older.get(own.id).unwrap().row_size, 32);
+        let (newer, result) = learn_migrate(|k| k.fields.push(Field::new("more_ns", Type::U64, 40, 8)));
+        result.unwrap();
+        assert_eq!(newer.get(own.id).unwrap().fields.len(), own.fields.len() + 1);
+        let (wrong, result) = learn_migrate(|k| k.fields[1].ty = Type::Text);
+        assert!(result.is_err());
+        assert_eq!(wrong.get(own.id), Some(&own));
+    }
+
+    #[test]
+    fn a_field_of_an_unknown_type_ends_the_fields() {
+        let (newer, _) = learn_migrate(|k| k.fields.push(Field::new("more", Type::U64, 40, 8)));
+        let mut table = newer.to_table();
+        let last = table.columns[0].ints().iter().rposition(|id| *id == u64::from(events::SCHED_MIGRATE));
+        let Some(Column::Int(types)) = table.columns.get_mut(5) else { unreachable!() };
+        types[last.unwrap()] = 200;
+        let mut registry = Registry::default();
+        registry.learn(&table).unwrap();
+        assert_eq!(registry.get(events::SCHED_MIGRATE), Registry::default().get(events::SCHED_MIGRATE));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod section;
 pub mod table;
 pub mod trace;
 pub mod varint;
+mod walk;
 pub mod writer;
 
 pub use block::{BlockHeader, BlockType, Codec, Encoding, NO_STREAM};

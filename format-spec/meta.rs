@@ -46,6 +46,14 @@ pub mod reason {
     /// Requests whose issuer could not be kept in the table of requests in flight.
     pub const TABLE_FULL: u64 = 7;
 
+    /// `recover` left a damaged block out.
+    pub const DAMAGED: u64 = 8;
+
+    /// Whether an event itself is gone, not only what it refers to.
+    pub fn loses_events(reason: u64) -> bool {
+        !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
+    }
+
     /// In words, for reports.
     pub fn text(reason: u64) -> &'static str {
         match reason {
@@ -56,6 +64,7 @@ pub mod reason {
             QUEUE_FULL => "writer too slow",
             STACK_UNDEFINED => "stack not defined",
             TABLE_FULL => "request table full",
+            DAMAGED => "block damaged",
             _ => "unknown reason",
         }
     }

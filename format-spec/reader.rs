@@ -1,15 +1,15 @@
-//! Reads one segment: finds its blocks by the index or by walking headers, and decodes those that are asked for.
+//! Reads one segment: finds its blocks by the index or by `walk.rs`, and decodes those that are asked for.
 
 use std::fs::File;
 use std::io;
 
-use crate::block::{BlockHeader, BlockType, HEADER_LEN, SYNC};
+use crate::block::{BlockHeader, BlockType, HEADER_LEN};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::kind::Registry;
 use crate::table::{Column, Table};
 use crate::writer::{END_LEN, EndReason};
-use crate::{MAJOR, section};
+use crate::{MAJOR, meta, section};
 
 /// Bytes that can be read at any offset, from several threads.
 pub trait ReadAt: Send + Sync {
@@ -67,7 +67,7 @@ pub struct Damage {
 
 /// An open segment.
 pub struct Segment {
-    source: Box<dyn ReadAt>,
+    pub(crate) source: Box<dyn ReadAt>,
     /// Valid headers in file order. Payloads are checked when they are read.
     pub blocks: Vec<BlockRef>,
     /// What is not a block.
@@ -119,31 +119,31 @@ impl Segment {
 
     /// Schema, header items and end. Damage in them is found again by whoever reads the block; here the defaults stand.
     fn learn(&mut self) {
-        let of = |ty: BlockType| move |b: &&BlockRef| b.header.block_type == ty as u8;
-        let schemas: Vec<_> = self.blocks.iter().filter(of(BlockType::Schema)).copied().collect();
-        for block in schemas {
-            for table in self.read(&block, &|_| true).map(|r| r.tables).unwrap_or_default() {
-                let _ = self.registry.learn(&table);
+        for table in self.tables_of(BlockType::Schema, meta::SCHEMA_FIELD) {
+            let _ = self.registry.learn(&table);
+        }
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        for table in self.tables_of(BlockType::Header, meta::HEADER_ITEM) {
+            if let [Column::Text(keys), Column::Text(values), ..] = &table.columns[..] {
+                self.items.extend((0..table.rows()).map(|i| (text(keys.get(i)), text(values.get(i)))));
             }
         }
-        let headers: Vec<_> = self.blocks.iter().filter(of(BlockType::Header)).copied().collect();
-        for block in headers {
-            for table in self.read(&block, &|_| true).map(|r| r.tables).unwrap_or_default() {
-                if let [Column::Text(keys), Column::Text(values), ..] = &table.columns[..] {
-                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-                    self.items.extend((0..table.rows()).map(|i| (text(keys.get(i)), text(values.get(i)))));
-                }
-            }
-        }
-        let end = self.blocks.iter().find(of(BlockType::End)).copied();
-        self.end = end.and_then(|b| {
-            let tables = self.read(&b, &|_| true).ok()?.tables;
-            let reason = *tables.first()?.columns.get(6)?.ints().first()?;
+        self.end = self.tables_of(BlockType::End, meta::END).first().and_then(|end| {
+            let reason = *end.columns.get(6)?.ints().first()?;
             EndReason::from_number(u8::try_from(reason).ok()?)
         });
     }
 
-    fn header_at(&self, offset: u64) -> Option<BlockHeader> {
+    /// Rows of one kind from the first few blocks of a type: the writer makes one or two, a bomb thousands.
+    fn tables_of(&self, block_type: BlockType, kind: u16) -> Vec<Table> {
+        let first = self.blocks_of(block_type).take(4);
+        let mut tables: Vec<_> =
+            first.filter_map(|b| self.read(b, &|id| id == kind).ok()).flat_map(|rows| rows.tables).collect();
+        tables.retain(|t| t.kind == kind);
+        tables
+    }
+
+    pub(crate) fn header_at(&self, offset: u64) -> Option<BlockHeader> {
         let mut bytes = [0u8; HEADER_LEN];
         self.source.read_exact_at(&mut bytes, offset).ok()?;
         BlockHeader::decode(&bytes)
@@ -162,18 +162,31 @@ impl Segment {
         if own != end_at {
             return Ok(false);
         }
+        // The index must account for every byte: else something was damaged, joined on or cut out. That also bounds
+        // the number of entries by the length of the segment.
         let mut blocks: Vec<BlockRef> = Vec::new();
+        let follows = |blocks: &[BlockRef], offset: u64, h: &BlockHeader| match blocks.last() {
+            Some(last) => {
+                let b = &last.header;
+                let same = (h.trace_id, h.segment) == (b.trace_id, b.segment);
+                same && offset == last.offset + b.total_len() && Some(h.seq) == b.seq.checked_add(1)
+            }
+            None => offset == 0 && (h.trace_id, h.segment) == (end.trace_id, end.segment),
+        };
         let mut tail = Vec::new();
         while at < end_at {
             let Some(header) = self.header_at(at) else { return Ok(false) };
             let block = BlockRef { offset: at, header };
-            if header.block_type != BlockType::Index as u8 || header.trace_id != end.trace_id {
+            if header.block_type != BlockType::Index as u8 {
                 return Ok(false);
             }
-            for table in self.read(&block, &|_| true)?.tables {
+            for table in self.read(&block, &|kind| kind == meta::INDEX_ENTRY)?.tables {
                 let [Column::Int(offsets), Column::Text(headers), ..] = &table.columns[..] else { return Ok(false) };
                 for (row, offset) in offsets.iter().enumerate() {
                     let Some(header) = BlockHeader::decode(headers.get(row)) else { return Ok(false) };
+                    if *offset >= end_at || !follows(&blocks, *offset, &header) {
+                        return Ok(false);
+                    }
                     blocks.push(BlockRef { offset: *offset, header });
                 }
             }
@@ -181,80 +194,17 @@ impl Segment {
             at += header.total_len();
         }
         tail.push(BlockRef { offset: end_at, header: end });
-        blocks.extend(tail);
-        // The index must account for every byte: else something was damaged, joined on or cut out.
-        let mut next = 0;
-        for (i, block) in blocks.iter().enumerate() {
-            let h = &block.header;
-            if block.offset != next || h.trace_id != end.trace_id || h.seq != blocks[0].header.seq + i as u64 {
+        for block in tail {
+            if !follows(&blocks, block.offset, &block.header) {
                 return Ok(false);
             }
-            next += h.total_len();
+            blocks.push(block);
         }
-        if next != self.len {
+        if end_at + end.total_len() != self.len {
             return Ok(false);
         }
         self.blocks = blocks;
         Ok(true)
-    }
-
-    fn by_walk(&mut self) -> Result<()> {
-        let mut at = 0;
-        let mut trace_id = None;
-        let mut last_seq = None;
-        while at < self.len {
-            let found = self.header_at(at).filter(|h| trace_id.is_none_or(|id| id == h.trace_id));
-            let Some(header) = found else {
-                let next = self.find_sync(at + 1, trace_id)?;
-                self.damage.push(Damage { offset: at, len: next - at, what: "no valid block header".into() });
-                at = next;
-                continue;
-            };
-            let end = at + header.total_len();
-            if end > self.len {
-                // Cut, or a wrong length under a right checksum: a later block inside it wins.
-                let next = self.find_sync(at + 1, Some(header.trace_id))?;
-                let what = format!("block of {} bytes is cut", header.total_len());
-                self.damage.push(Damage { offset: at, len: next - at, what });
-                at = next;
-                continue;
-            }
-            trace_id = Some(header.trace_id);
-            if last_seq.is_some_and(|last| header.seq <= last) {
-                let what = format!("block {} stands here a second time or late", header.seq);
-                self.damage.push(Damage { offset: at, len: header.total_len(), what });
-            } else {
-                last_seq = Some(header.seq);
-                self.blocks.push(BlockRef { offset: at, header });
-            }
-            at = end;
-        }
-        Ok(())
-    }
-
-    /// Offset of the next valid header at or after `from`, or the end of the segment.
-    fn find_sync(&self, from: u64, trace_id: Option<u64>) -> Result<u64> {
-        const WINDOW: usize = 1 << 20;
-        let mut buf = vec![0u8; WINDOW];
-        let mut at = from;
-        while at < self.len {
-            let n = WINDOW.min((self.len - at) as usize);
-            self.source.read_exact_at(&mut buf[..n], at)?;
-            for i in 0..n.saturating_sub(SYNC.len() - 1) {
-                if buf[i] == SYNC[0] && buf[i..i + SYNC.len()] == SYNC {
-                    let start = (at + i as u64).saturating_sub(8);
-                    let header = self.header_at(start);
-                    if start >= from && header.is_some_and(|h| trace_id.is_none_or(|id| id == h.trace_id)) {
-                        return Ok(start);
-                    }
-                }
-            }
-            if n < WINDOW {
-                break;
-            }
-            at += (WINDOW - (SYNC.len() - 1)) as u64;
-        }
-        Ok(self.len)
     }
 
     /// A block's payload as stored, checked.
@@ -283,6 +233,28 @@ impl Segment {
         Ok(Rows { tables, unknown_rows })
     }
 
+    /// The kinds and rows of a block's sections, known or not, without decoding them.
+    pub fn counts(&self, block: &BlockRef) -> Result<Vec<(u16, u32)>> {
+        let h = &block.header;
+        let payload = self.read_stored(block).and_then(|stored| codec::decompress(h.codec, stored, h.raw_len as usize));
+        let payload = payload.map_err(|e| e.at(block.offset))?;
+        let sections = section::split(&payload).map_err(|e| e.at(block.offset))?;
+        Ok(sections.iter().map(|s| (s.kind, s.rows)).collect())
+    }
+
+    /// Events that LOSS blocks count as gone.
+    pub fn lost(&self) -> u64 {
+        let mut lost = 0u64;
+        for block in self.blocks_of(BlockType::Loss) {
+            for table in self.read(block, &|kind| kind == meta::LOSS).map(|rows| rows.tables).unwrap_or_default() {
+                let [.., Column::Int(reasons), Column::Int(counts)] = &table.columns[..6] else { continue };
+                let gone = reasons.iter().zip(counts).filter(|(reason, _)| meta::reason::loses_events(**reason));
+                lost = gone.fold(lost, |sum, (_, count)| sum.saturating_add(*count));
+            }
+        }
+        lost
+    }
+
     /// Blocks of a type.
     pub fn blocks_of(&self, block_type: BlockType) -> impl Iterator<Item = &BlockRef> {
         self.blocks.iter().filter(move |b| b.header.block_type == block_type as u8)
@@ -304,6 +276,7 @@ impl Segment {
 pub struct Rows {
     /// Sections of known kinds.
     pub tables: Vec<Table>,
-    /// Rows of kinds that neither this version nor the trace's schema knows.
+    /// Rows that are not understood: of kinds that neither this version nor the trace's schema knows, or in an unknown
+    /// packing.
     pub unknown_rows: u64,
 }

@@ -7,13 +7,13 @@
 //! | 4 | 4 | rows |
 //! | 8 | 4 | bytes that follow |
 
+use crate::MAX_VALUES;
 use crate::block::Encoding;
 use crate::column;
 use crate::error::{Error, Result};
-use crate::kind::{Kind, Registry};
+use crate::kind::{Field, Kind, Registry, Type};
 use crate::table::{Column, Table};
 use crate::varint;
-use crate::{MAX_VALUES, table};
 
 const HEADER: usize = 12;
 
@@ -86,37 +86,47 @@ pub fn split(mut payload: &[u8]) -> Result<Vec<Section<'_>>> {
 }
 
 /// Decodes sections of the kinds that `registry` knows and `wanted` takes. Returns the tables and the number of rows
-/// of unknown kinds.
+/// that are not understood: of unknown kinds, or in an unknown packing.
 pub fn decode(
     payload: &[u8],
     encoding: u8,
     registry: &Registry,
     wanted: &dyn Fn(u16) -> bool,
 ) -> Result<(Vec<Table>, u64)> {
-    let encoding = Encoding::from_number(encoding)
-        .ok_or_else(|| Error::damaged(format!("encoding {encoding} is unknown to this bpfrec")))?;
+    let encoding = Encoding::from_number(encoding).ok_or_else(|| Error::unknown(format!("encoding {encoding}")))?;
     let (mut tables, mut unknown, mut budget) = (Vec::new(), 0u64, MAX_VALUES);
     for section in split(payload)? {
         match registry.get(section.kind) {
             None => unknown += u64::from(section.rows),
             Some(_) if !wanted(section.kind) => {}
-            Some(kind) => tables.push(match encoding {
-                Encoding::Raw => raw(kind, &section, &mut budget)?,
-                Encoding::Columns => columns(kind, &section, &mut budget)?,
-            }),
+            Some(kind) => {
+                let table = match encoding {
+                    Encoding::Raw => raw(kind, &section, &mut budget),
+                    Encoding::Columns => columns(kind, &section, &mut budget),
+                };
+                match table {
+                    Ok(table) => tables.push(table),
+                    Err(Error::NotUnderstood { .. }) => unknown += u64::from(section.rows),
+                    Err(error) => return Err(error),
+                }
+            }
         }
     }
     Ok((tables, unknown))
 }
 
 fn raw(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> {
-    let values = section.rows as usize * kind.fields.len();
+    let (rows, len) = (section.rows as usize, section.data.len());
+    // Fields may overlap, so a text is paid for by its width, eight bytes a value.
+    let width = |f: &Field| 1 + if f.ty == Type::Text { usize::from(f.width) / 8 } else { 0 };
+    let values = rows.saturating_mul(kind.fields.iter().map(width).sum());
     *budget = budget.checked_sub(values).ok_or_else(|| Error::damaged("too many values in a block"))?;
-    let table = Table::from_rows(kind, section.data)?;
-    if table.rows() != section.rows as usize {
-        return Err(Error::damaged(format!("{} rows where {} were said", table.rows(), section.rows)));
+    // The length of a row is what is there, not what the schema says: structs grow between versions.
+    match len.checked_div(rows) {
+        Some(size) if size > 0 && size * rows == len => Table::from_sized_rows(kind, size, section.data),
+        None if len == 0 => Ok(Table::new(kind)),
+        _ => Err(Error::damaged(format!("{len} bytes of {} are not {rows} rows", kind.name))),
     }
-    Ok(table)
 }
 
 /// Columns that the schema does not name are skipped; ones that are not stored are 0 or empty: fields are only
@@ -142,11 +152,7 @@ fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Tab
     }
     for field in kind.fields.iter().skip(columns.len()) {
         *budget = budget.checked_sub(rows).ok_or_else(|| Error::damaged("too many values in a block"))?;
-        columns.push(match Column::empty(field.ty) {
-            Column::Int(_) => Column::Int(vec![0; rows]),
-            Column::Text(_) => Column::Text(table::Ragged { ends: vec![0; rows], data: vec![] }),
-            Column::List(_) => Column::List(table::Ragged { ends: vec![0; rows], data: vec![] }),
-        });
+        columns.push(Column::zeros(field.ty, rows));
     }
     Ok(Table { kind: kind.id, columns })
 }

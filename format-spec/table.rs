@@ -57,6 +57,15 @@ impl Column {
         }
     }
 
+    /// A column of `rows` zeros, empty texts or empty lists: what a field has that the writer did not know.
+    pub fn zeros(ty: Type, rows: usize) -> Self {
+        match ty {
+            Type::Text => Column::Text(Ragged { ends: vec![0; rows], data: Vec::new() }),
+            Type::List => Column::List(Ragged { ends: vec![0; rows], data: Vec::new() }),
+            _ => Column::Int(vec![0; rows]),
+        }
+    }
+
     /// Rows.
     pub fn len(&self) -> usize {
         match self {
@@ -153,17 +162,24 @@ impl Table {
         }
     }
 
-    /// Reads rows that lie one after the other as in the C struct: [`crate::Encoding::Raw`], and what rings carry.
+    /// Reads rows that lie one after the other as in the C struct: what rings carry.
     pub fn from_rows(kind: &Kind, rows: &[u8]) -> Result<Self> {
         let size = kind.row_size as usize;
         if size == 0 || !rows.len().is_multiple_of(size) {
             return Err(Error::damaged(format!("{} bytes of {} are not rows of {size} bytes", rows.len(), kind.name)));
         }
+        Self::from_sized_rows(kind, size, rows)
+    }
+
+    /// As [`Table::from_rows`] with rows of `size` bytes, which divides their length. Fields that such a row does not
+    /// hold are 0 or empty: another version wrote it.
+    pub(crate) fn from_sized_rows(kind: &Kind, size: usize, rows: &[u8]) -> Result<Self> {
         let mut columns = Vec::with_capacity(kind.fields.len());
         for field in &kind.fields {
             let (at, width) = (field.offset as usize, field.width as usize);
-            if at + width > size {
-                return Err(Error::damaged(format!("field {} ends after its row of {size} bytes", field.name)));
+            if field.width == 0 || at + width > size {
+                columns.push(Column::zeros(field.ty, rows.len() / size));
+                continue;
             }
             let cells = rows.chunks_exact(size).map(|row| &row[at..at + width]);
             columns.push(match (field.ty, width) {

@@ -41,6 +41,20 @@ impl Trace {
             }
         }
         trace.segments.sort_by_key(|(_, s)| s.blocks[0].header.segment);
+        // A finished file stands before an unfinished one of the same number.
+        let mut twice = Vec::new();
+        let mut segments: Vec<(PathBuf, Segment)> = Vec::new();
+        for (path, segment) in trace.segments {
+            match segments.last() {
+                Some((_, last)) if last.blocks[0].header.segment == segment.blocks[0].header.segment => {
+                    let what = format!("segment {} stands here a second time", segment.blocks[0].header.segment);
+                    twice.push((path, Error::Damaged { offset: 0, what }));
+                }
+                _ => segments.push((path, segment)),
+            }
+        }
+        trace.segments = segments;
+        trace.refused.extend(twice);
         let first = trace.segments.first().map(|(_, s)| s.blocks[0].header.trace_id);
         let (own, other): (Vec<_>, Vec<_>) =
             trace.segments.into_iter().partition(|(_, s)| Some(s.blocks[0].header.trace_id) == first);
@@ -82,7 +96,7 @@ impl Trace {
         for (_, block) in self.blocks() {
             let seq = block.header.seq;
             missing += next.map_or(0, |n: u64| seq.saturating_sub(n));
-            next = Some(seq + 1);
+            next = Some(seq.saturating_add(1));
         }
         missing
     }

@@ -74,6 +74,9 @@ impl Block {
             section::encode(table, &mut raw);
         }
         header.rows = tables.iter().map(|t| t.rows() as u32).sum();
+        let times = || tables.iter().flat_map(|t| times(t)).copied().filter(|ts| *ts > 0);
+        header.ts_min_ns = times().min().unwrap_or(0);
+        header.ts_max_ns = times().max().unwrap_or(0);
         Block::new(header, raw, compressor)
     }
 }
@@ -154,11 +157,12 @@ impl<W: Write> SegmentWriter<W> {
         Ok(())
     }
 
-    /// Appends a block.
+    /// Appends a block. After an error the output may end with part of a block: cut it to [`SegmentWriter::bytes`]
+    /// before anything else is written.
     pub fn write(&mut self, mut block: Block) -> Result<()> {
         let h = &mut block.header;
         (h.trace_id, h.segment) = (self.ids.trace_id, self.ids.segment);
-        h.seq = self.ids.first_seq + self.blocks;
+        h.seq = self.ids.first_seq.wrapping_add(self.blocks);
         let header = h.encode();
         // One write call: a block is either there or its tail is cut.
         block.payload.splice(0..0, header);
@@ -201,12 +205,22 @@ impl<W: Write> SegmentWriter<W> {
         (header.encoding, header.rows) = (Encoding::Raw as u8, 1);
         self.write(Block::new(header, raw, None)?)?;
         self.out.flush()?;
-        Ok((self.out, self.ids.first_seq + self.blocks))
+        Ok((self.out, self.ids.first_seq.wrapping_add(self.blocks)))
     }
 }
 
 /// Bytes of an END block.
 pub const END_LEN: usize = HEADER_LEN + 64;
+
+/// Timestamps of a table's rows: the first column of all kinds that have them, but for LOSS. Every kind of event has.
+fn times(table: &Table) -> &[u64] {
+    let column = match table.kind {
+        meta::LOSS => 3,
+        meta::HEADER_ITEM | meta::SCHEMA_FIELD | meta::KERNEL_SYMBOL | meta::INDEX_ENTRY | meta::END => return &[],
+        _ => 0,
+    };
+    table.columns.get(column).map_or(&[], Column::ints)
+}
 
 /// A table in parts that each stay far below the caps of a block.
 fn parts(table: &Table) -> Vec<Table> {
