@@ -1,0 +1,129 @@
+//! Needs root: what cannot work ends with one sentence and a code, and harms no file.
+#![cfg(all(feature = "record", feature = "analyze", target_os = "linux"))]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::*;
+
+/// Exit code `code`, nothing on stdout, one sentence on stderr that says `word`.
+fn assert_one_sentence(output: &Output, code: i32, word: &str) {
+    let (out, err) = texts(output);
+    assert_eq!(output.status.code(), Some(code), "{err}");
+    assert!(out.is_empty(), "on stdout: {out}");
+    assert!(err.trim_end().lines().count() == 1, "not one line: {err}");
+    assert!(err.to_lowercase().contains(word), "does not say {word:?}: {err}");
+}
+
+/// A small file system, unmounted with its owner.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: PathBuf, options: &str) -> Tmpfs {
+        fs::create_dir(&at).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).status().unwrap();
+        assert!(status.success(), "mount {}", at.display());
+        Tmpfs(at)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn record_to(path: &Path) -> Output {
+    Command::new(BPFREC).args(["record", "-q", "-d", "1s", "-o"]).arg(path).output().unwrap()
+}
+
+#[test]
+fn root_an_existing_output_is_kept_without_force() {
+    let Some(_alone) = alone_as_root("existing output") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    fs::write(&trace, "precious").unwrap();
+    assert_one_sentence(&record_to(&trace), 1, "--force");
+    assert_eq!(fs::read_to_string(&trace).unwrap(), "precious");
+    bpfrec_ok(&["record", "-q", "-d", "1s", "--force", "-o", trace.to_str().unwrap()]);
+    bpfrec_ok(&["verify", trace.to_str().unwrap()]);
+}
+
+#[test]
+fn root_without_root_it_says_so() {
+    let Some(_alone) = alone_as_root("no privileges") else { return };
+    // Where an unprivileged user may go.
+    let dir = std::env::temp_dir().join(format!("bpfrec-nobody-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+    let binary = dir.join("bpfrec");
+    fs::copy(BPFREC, &binary).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+        .arg(&binary)
+        .args(["record", "-q", "-d", "1s", "-o"])
+        .arg(dir.join("t.bpr"))
+        .output()
+        .unwrap();
+    let left = dir.join("t.bpr").exists();
+    fs::remove_dir_all(&dir).unwrap();
+    assert_one_sentence(&output, 1, "root");
+    assert!(!left, "an empty trace was left behind");
+}
+
+#[test]
+fn root_a_read_only_folder_is_named() {
+    let Some(_alone) = alone_as_root("read-only folder") else { return };
+    let scratch = Scratch::new();
+    let mount = Tmpfs::mount(scratch.path("ro"), "ro");
+    assert_one_sentence(&record_to(&mount.0.join("t.bpr")), 1, "read-only");
+}
+
+#[test]
+fn root_a_folder_that_is_not_there_is_named() {
+    let Some(_alone) = alone_as_root("missing folder") else { return };
+    let scratch = Scratch::new();
+    assert_one_sentence(&record_to(&scratch.path("none/t.bpr")), 1, "none/t.bpr");
+}
+
+#[test]
+fn root_a_full_disk_ends_the_recording_with_a_whole_file() {
+    let Some(_alone) = alone_as_root("full disk") else { return };
+    let scratch = Scratch::new();
+    let mount = Tmpfs::mount(scratch.path("small"), "size=2m");
+    let trace = mount.0.join("t.bpr");
+    let _load = MixedLoad::start(&scratch, 60);
+    let output = Command::new(BPFREC).args(["record", "-q", "-d", "50s", "-o"]).arg(&trace).output().unwrap();
+    let (_, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("full") || err.contains("No space"), "{err}");
+    let info = info(&trace);
+    assert!(info["events"].as_u64().unwrap() > 1000, "{info}");
+    bpfrec_ok(&["verify", trace.to_str().unwrap()]);
+}
+
+#[test]
+fn root_an_unknown_source_is_named() {
+    let Some(_alone) = alone_as_root("unknown source") else { return };
+    let scratch = Scratch::new();
+    let output = bpfrec(["record", "-o", scratch.path("t.bpr").to_str().unwrap(), "-e", "sched,blok", "-d", "1s"]);
+    let (_, err) = texts(&output);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{err}");
+    assert!(err.contains("blok"), "{err}");
+}
+
+#[test]
+fn root_a_command_that_cannot_start_is_named() {
+    let Some(_alone) = alone_as_root("missing command") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let output = bpfrec(["record", "-q", "-o", trace.to_str().unwrap(), "--", "no-such-command-here"]);
+    let (_, err) = texts(&output);
+    assert!(!output.status.success());
+    assert!(err.contains("no-such-command-here"), "{err}");
+}
