@@ -1,5 +1,7 @@
 //! Payload compression. zstd level 1 without a dictionary: NOTES.md has the measurements.
 
+use std::cell::RefCell;
+
 use crate::block::Codec;
 use crate::error::{Error, Result};
 
@@ -24,6 +26,11 @@ impl Compressor {
     }
 }
 
+thread_local! {
+    /// Working memory, 160 KiB, that a thread keeps from block to block.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Decompresses a payload of `raw_len` bytes. The frame must say exactly that length itself, so that no
 /// more than `raw_len` is ever allocated.
 pub fn decompress(codec: u8, stored: Vec<u8>, raw_len: usize) -> Result<Vec<u8>> {
@@ -38,7 +45,13 @@ pub fn decompress(codec: u8, stored: Vec<u8>, raw_len: usize) -> Result<Vec<u8>>
             if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
                 return Err(Error::damaged("payload is not exactly one zstd frame"));
             }
-            let raw = zstd::bulk::decompress(&stored, raw_len).map_err(|e| Error::damaged(format!("zstd: {e}")))?;
+            let raw = DECOMPRESSOR.with_borrow_mut(|kept| {
+                let decompressor = match kept {
+                    Some(decompressor) => decompressor,
+                    None => kept.insert(zstd::bulk::Decompressor::new()?),
+                };
+                decompressor.decompress(&stored, raw_len).map_err(|e| Error::damaged(format!("zstd: {e}")))
+            })?;
             if raw.len() != raw_len {
                 return Err(Error::damaged(format!("zstd gave {} bytes, raw_len says {raw_len}", raw.len())));
             }

@@ -1,6 +1,6 @@
 //! Kinds of rows: their fields, and the registry of all kinds that a trace or this version knows.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustc_hash::FxHashMap;
 
@@ -133,8 +133,11 @@ pub struct Registry(FxHashMap<u16, Arc<Kind>>);
 
 impl Default for Registry {
     fn default() -> Self {
-        let all = meta::kinds().into_iter().chain(events::kinds());
-        Registry(all.map(|k| (k.id, Arc::new(k))).collect())
+        static OWN: LazyLock<Registry> = LazyLock::new(|| {
+            let all = meta::kinds().into_iter().chain(events::kinds());
+            Registry(all.map(|k| (k.id, Arc::new(k))).collect())
+        });
+        OWN.clone()
     }
 }
 

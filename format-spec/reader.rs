@@ -156,6 +156,8 @@ impl Segment {
         if end.block_type != BlockType::End as u8 || end.major > MAJOR {
             return Ok(false);
         }
+        // A file that is written over an older one may still have that one's end.
+        let Some(first) = self.header_at(0) else { return Ok(false) };
         let tables = self.read(&BlockRef { offset: end_at, header: end }, &|_| true)?.tables;
         let field = |i: usize| tables.first().and_then(|t| t.columns.get(i)?.ints().first().copied());
         let (Some(mut at), Some(own)) = (field(0), field(1)) else { return Ok(false) };
@@ -171,7 +173,7 @@ impl Segment {
                 let same = (h.trace_id, h.segment) == (b.trace_id, b.segment);
                 same && offset == last.offset + b.total_len() && Some(h.seq) == b.seq.checked_add(1)
             }
-            None => offset == 0 && (h.trace_id, h.segment) == (end.trace_id, end.segment),
+            None => offset == 0 && *h == first,
         };
         let mut tail = Vec::new();
         while at < end_at {

@@ -16,6 +16,8 @@ use crate::table::{Column, Table};
 use crate::varint;
 
 const HEADER: usize = 12;
+/// Most sections in a block.
+const MAX_SECTIONS: usize = 1 << 16;
 
 /// Appends `table` in columns.
 pub fn encode(table: &Table, out: &mut Vec<u8>) {
@@ -74,6 +76,9 @@ pub fn split(mut payload: &[u8]) -> Result<Vec<Section<'_>>> {
         let data = rest
             .get(..len)
             .ok_or_else(|| Error::damaged(format!("section of {len} bytes where {} are left", rest.len())))?;
+        if sections.len() == MAX_SECTIONS {
+            return Err(Error::damaged(format!("more than {MAX_SECTIONS} sections in a block")));
+        }
         sections.push(Section {
             kind: u16::from_le_bytes([*k0, *k1]),
             columns: u16::from_le_bytes([*c0, *c1]),
