@@ -87,7 +87,8 @@ fn root_runqlat_and_biolatency_agree_with_libbpf_tools() {
     };
     // The edges of the three intervals differ by little, and are idle.
     let from = monotonic_ns();
-    MixedLoad::start(&scratch, 6).wait();
+    let load = spread_load(&scratch);
+    assert!(load.success(), "the load: {load}");
     let to = monotonic_ns();
     let (runqlat, biolatency) = (runqlat.finish(), biolatency.finish());
     recording.finish();
@@ -97,6 +98,22 @@ fn root_runqlat_and_biolatency_agree_with_libbpf_tools() {
     let cut: Vec<&str> = cut.iter().map(String::as_str).collect();
     assert_agree("runqlat", &buckets(&report("runqlat", &trace, &cut)), &runqlat);
     assert_agree("biolatency", &buckets(&report("biolatency", &trace, &cut)), &biolatency);
+}
+
+/// Six seconds of a load whose waits for the CPU are spread over microseconds to tens of milliseconds. Waits all of
+/// about the length of a probe (a ping-pong through pipes) fall into other buckets when two tools look on: runqlat
+/// does not agree with a second runqlat then. So no pipes, and no preemption by wakeups (SCHED_BATCH).
+fn spread_load(scratch: &Scratch) -> std::process::ExitStatus {
+    let script = r#""$burn" 6 >/dev/null & "$crowd" 6 24 & "$mixed" 6 "$dir"; wait"#;
+    Command::new("chrt")
+        .args(["-b", "0", "sh", "-c", script])
+        .env("burn", load("burn"))
+        .env("crowd", load("crowd"))
+        .env("mixed", concat!(env!("CARGO_MANIFEST_DIR"), "/bench/load/mixed.sh"))
+        .env("dir", scratch.path(""))
+        .env("MIXED_PIPES", "0")
+        .status()
+        .unwrap()
 }
 
 /// `--from` and `--to` for an interval of CLOCK_MONOTONIC.

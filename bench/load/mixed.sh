@@ -4,7 +4,8 @@
 #   bench/load/mixed.sh [SECONDS] [DIR]      DIR: on a real block device (default: the current folder)
 #
 # MIXED_GROUPS=NAME (root, cgroup v2): the I/O and the short processes run in the group NAME-io, the rest in NAME-cpu;
-# both are removed at the end. MIXED_NICE=N gives the CPU burner and the pipes another priority. Needs a C compiler.
+# both are removed at the end. MIXED_PIPES=0 leaves out the pipes, whose waits all last as long as a probe takes.
+# Needs a C compiler.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 seconds=${1:-7}
@@ -55,12 +56,14 @@ end=$((SECONDS + seconds))
         sleep 0.01
     done
 ) &
+if [ "${MIXED_PIPES:-1}" != 0 ]; then
+    (
+        join 1
+        exec "$dir/pingpong" "$seconds" >/dev/null
+    ) &
+fi
 (
     join 1
-    exec nice -n "${MIXED_NICE:-0}" "$dir/pingpong" "$seconds" >/dev/null
-) &
-(
-    join 1
-    exec nice -n "${MIXED_NICE:-0}" "$dir/burn" "$seconds" >/dev/null
+    exec "$dir/burn" "$seconds" >/dev/null
 ) &
 wait
