@@ -1,11 +1,118 @@
 //! Arguments of `bpfrec record`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of `bpfrec record`.
 #[derive(clap::Args, Debug, Clone)]
+#[command(after_help = "Examples:
+  bpfrec record -d 30s                              scheduler, block I/O and CPU profile for 30 s into trace.bpr
+  bpfrec record -e sched --cgroup system.slice      only what that cgroup and those below it do
+  bpfrec record -- make -j8                         while a command runs
+  ssh host bpfrec record -o - -d 30s > trace.bpr    without touching the host's disk")]
 pub struct RecordArgs {
-    /// File to write (a directory with --rotate-* or --max-size); - for stdout
-    #[arg(short, long, default_value = "trace.bpr")]
+    /// File to write; - for stdout; a directory with --rotate-size, --rotate-time or --max-size
+    #[arg(short, long, default_value = "trace.bpr", value_name = "FILE")]
     pub output: PathBuf,
+    /// What to record: sched, block, profile
+    #[arg(short = 'e', long = "sources", value_delimiter = ',', value_name = "SOURCE,...")]
+    pub sources: Vec<String>,
+    /// Stop after this long (30s, 5m, 1h); else at Ctrl-C or when COMMAND ends
+    #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Samples a second and CPU for the profile
+    #[arg(short = 'F', long = "frequency", default_value_t = 99, value_name = "HZ",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub frequency: u32,
+    /// Only these processes
+    #[arg(short, long, value_delimiter = ',', value_name = "PID,...")]
+    pub pid: Vec<u32>,
+    /// Only this cgroup (v2) and those below it; a path from the hierarchy's root, or below its mount point
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// No status line and no summary
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Begin a new segment file at this size (64M, 1G)
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub rotate_size: Option<u64>,
+    /// Begin a new segment file after this long
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub rotate_time: Option<Duration>,
+    /// Delete the oldest segments beyond this size in all
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub max_size: Option<u64>,
+    /// Ring of each CPU; a power of two of pages [default: 4M, less with more than 32 CPUs]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub ring_size: Option<u64>,
+    /// Record while this command runs and pass its exit code on
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+impl RecordArgs {
+    /// Whether the output is a directory of segments.
+    pub fn rotates(&self) -> bool {
+        self.rotate_size.is_some() || self.rotate_time.is_some() || self.max_size.is_some()
+    }
+
+    /// Size at which a segment ends.
+    pub fn segment_bytes(&self) -> u64 {
+        let default = self.max_size.map_or(256 << 20, |max| (max / 8).clamp(1 << 20, 256 << 20));
+        self.rotate_size.unwrap_or(default)
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, or a number of seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &text[digits.len()..] {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit {unit:?}: use us, ms, s, m or h")),
+    };
+    let value: f64 = digits.parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    Duration::try_from_secs_f64(value * scale).map_err(|e| e.to_string())
+}
+
+/// `64K`, `16M`, `1G`, or a number of bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        unit => return Err(format!("unknown unit {unit:?}: use K, M, G or T")),
+    };
+    let value: f64 = digits.parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    let bytes = value * (1u64 << shift) as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(format!("{text} is out of range")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(parse_duration("1.5").unwrap(), Duration::from_millis(1500));
+        assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("1d").is_err());
+        assert_eq!(parse_size("64M").unwrap(), 64 << 20);
+        assert_eq!(parse_size("1.5GiB").unwrap(), 3 << 29);
+        assert_eq!(parse_size("512").unwrap(), 512);
+        assert!(parse_size("0").is_err());
+        assert!(parse_size("12Q").is_err());
+    }
 }

@@ -73,4 +73,44 @@ pub struct ReplayArgs {
     /// As JSON, one object a line
     #[arg(long)]
     pub json: bool,
+    /// Only events of this kind; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub kind: Vec<String>,
+    /// Only from this time after the start on, as 2s or 150ms
+    #[arg(long, value_name = "TIME", value_parser = duration_ns)]
+    pub from: Option<u64>,
+    /// Only until this time after the start
+    #[arg(long, value_name = "TIME", value_parser = duration_ns)]
+    pub to: Option<u64>,
+}
+
+/// Nanoseconds of a time as people write it: `2s`, `1.5m`, `150ms`; without a unit seconds.
+pub fn duration_ns(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let ns = match unit {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "" | "s" => 1e9,
+        "m" => 60e9,
+        "h" => 3600e9,
+        _ => return Err(format!("unknown unit {unit}: ns, us, ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a time such as 2s or 150ms".to_owned())?;
+    Ok((number * ns).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration_ns("2s"), Ok(2_000_000_000));
+        assert_eq!(duration_ns("1.5m"), Ok(90_000_000_000));
+        assert_eq!(duration_ns("3"), Ok(3_000_000_000));
+        assert!(duration_ns("2 parsecs").is_err());
+        assert!(duration_ns("s").is_err());
+    }
 }

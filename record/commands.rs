@@ -1,5 +1,11 @@
 //! The commands that read a trace. Each takes its arguments and returns the exit code.
 
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use bpfrec_format::Trace;
+
 #[cfg(feature = "analyze")]
 pub mod analyze;
 pub mod info;
@@ -13,3 +19,73 @@ pub mod verify;
 pub const DONE: u8 = 0;
 /// Done, but data was damaged or lost in the file.
 pub const DAMAGED: u8 = 3;
+
+/// Where results go.
+pub type Out = BufWriter<StdoutLock<'static>>;
+
+/// Opens a trace, by its index where it has one.
+pub fn open(path: &Path) -> anyhow::Result<Trace> {
+    Trace::open(path).with_context(|| path.display().to_string())
+}
+
+/// Opens a trace by walking all of it.
+pub fn walk(path: &Path) -> anyhow::Result<Trace> {
+    Trace::walk(path).with_context(|| path.display().to_string())
+}
+
+/// Lets `write` fill stdout and returns its exit code. A reader that closes the pipe early has what it wanted.
+pub fn to_stdout(write: impl FnOnce(&mut Out) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let result = write(&mut out).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    let closed = |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+    match result {
+        Err(error) if closed(&error) => {
+            // What is still buffered must not be written again when the buffer goes.
+            let _ = out.into_parts();
+            Ok(DONE)
+        }
+        other => other,
+    }
+}
+
+/// Whether blocks or bytes of the trace are damaged or missing, as far as headers tell; not whether it was finished.
+pub fn is_damaged(trace: &Trace) -> bool {
+    let damaged = trace.segments.iter().any(|(_, s)| !s.damage.is_empty());
+    damaged || !trace.refused.is_empty() || trace.missing_blocks() > 0
+}
+
+/// Prints what of a trace could not be read, a line each and not too many.
+pub fn warn(trace: &Trace) {
+    const MOST: usize = 5;
+    let damage = trace.segments.iter().flat_map(|(path, s)| {
+        s.damage.iter().map(move |d| format!("{}: offset {}: {} bytes: {}", path.display(), d.offset, d.len, d.what))
+    });
+    let refused = trace.refused.iter().map(|(path, error)| format!("{}: {error}", path.display()));
+    let lines: Vec<_> = damage.chain(refused).collect();
+    lines.iter().take(MOST).for_each(|line| eprintln!("bpfrec: {line}"));
+    if lines.len() > MOST {
+        eprintln!("bpfrec: and {} more: `bpfrec verify` shows all", lines.len() - MOST);
+    }
+}
+
+/// Text that a terminal may be given: control characters are shown as escapes.
+pub fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// A string in JSON. Beyond what JSON asks for, the control characters from 0x7f to 0x9f are escaped, for terminals.
+pub fn json_string(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    if !json.contains(|c| matches!(c, '\u{7f}'..='\u{9f}')) {
+        return json;
+    }
+    json.chars()
+        .map(|c| match c {
+            '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", c as u32),
+            c => c.to_string(),
+        })
+        .collect()
+}

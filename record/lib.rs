@@ -1,9 +1,30 @@
-//! The recorder. Empty unless the feature `record` is on and the target is Linux.
+//! The recorder: BPF programs write events to rings, the rings are drained into chunks, a thread appends them to a file.
+//!
+//! ARCHITECTURE.md shows the way of an event. Empty unless the feature `record` is on and the target is Linux.
 #![cfg(recorder)]
 
 pub mod args;
+mod bpf;
+mod build_id;
+mod cgroups;
+mod clock;
+mod command;
+mod filter;
+mod kernel;
+mod layout;
+mod limits;
+mod messages;
+mod output;
+mod perf_ring;
+mod processes;
+mod rings;
+mod session;
+mod sideband;
+mod snapshot;
+mod sources;
+mod stacks;
+mod stats;
+mod status;
+mod writer;
 
-/// Runs `bpfrec record`; returns the exit code.
-pub fn run(_args: args::RecordArgs) -> anyhow::Result<u8> {
-    anyhow::bail!("record: not built yet")
-}
+pub use session::run;

@@ -1,13 +1,143 @@
-//! `bpfrec analyze`.
+//! `bpfrec analyze`: everything at once, into a directory.
+
+use std::cell::OnceCell;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bpfrec_analyze::{Meta, Output};
+use bpfrec_format::Trace;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Arguments of `bpfrec analyze`.
 #[derive(clap::Args, Debug)]
 pub struct AnalyzeArgs {
     /// Trace file or directory
-    pub trace: std::path::PathBuf,
+    pub trace: PathBuf,
+    /// Directory to write
+    #[arg(short, long, default_value = "bpfrec-out", value_name = "DIR")]
+    pub output: PathBuf,
+    /// Threads (all CPUs)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Replace what the directory holds of an earlier run
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Runs the command.
-pub fn run(_args: AnalyzeArgs) -> anyhow::Result<u8> {
-    anyhow::bail!("analyze: not built yet")
+pub fn run(args: AnalyzeArgs) -> Result<u8> {
+    let trace = open(&args.trace)?;
+    let directory = Directory::new(&args.output, args.force)?;
+    let summary = with_threads(args.threads, || -> Result<_> {
+        let meta = Meta::load(&trace)?;
+        let progress = Progress::new();
+        let show = |done, total| progress.show(done, total);
+        let summary = bpfrec_analyze::analyze(&trace, &meta, &directory, &show)?;
+        progress.end();
+        Ok(summary)
+    })?
+    .with_context(|| format!("cannot analyse {} into {}", args.trace.display(), args.output.display()))?;
+    let mut out = io::stdout().lock();
+    let parquet = summary.files.iter().filter(|f| f.ends_with(".parquet")).count();
+    let others: Vec<&str> = summary.files.iter().map(String::as_str).filter(|f| !f.ends_with(".parquet")).collect();
+    let said = write!(
+        out,
+        "{}\nwritten   {}: {parquet} tables in parquet/, {}\n",
+        summary.text,
+        args.output.display(),
+        others.join(", ")
+    );
+    match said.and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+        done => done.context("cannot write to stdout")?,
+    }
+    Ok(if summary.lossy { super::DAMAGED } else { super::DONE })
+}
+
+/// Opens a trace, with its path in the error.
+pub fn open(path: &Path) -> Result<Trace> {
+    Trace::open(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Runs `work` on a pool of `threads`, or of as many as there are CPUs.
+pub fn with_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> Result<T> {
+    if threads == Some(0) {
+        bail!("--threads 0: at least one thread is needed");
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
+    Ok(pool.context("cannot start threads")?.install(work))
+}
+
+/// Where the results go.
+struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    fn new(path: &Path, force: bool) -> Result<Directory> {
+        let holds_anything = match fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(e).with_context(|| format!("cannot use {} as output directory", path.display())),
+        };
+        if holds_anything && !force {
+            bail!("{} exists and is not empty: give --force to replace it, or -o another directory", path.display());
+        }
+        let parquet = path.join("parquet");
+        if holds_anything && let Ok(entries) = fs::read_dir(&parquet) {
+            // Tables of another trace would be read together with the new ones. Nothing else is touched.
+            for old in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")) {
+                fs::remove_file(&old).with_context(|| format!("cannot replace {}", old.display()))?;
+            }
+            let _ = fs::remove_file(path.join("profile.svg"));
+        }
+        fs::create_dir_all(&parquet).with_context(|| format!("cannot make {}", parquet.display()))?;
+        Ok(Directory { path: path.into() })
+    }
+}
+
+impl Output for Directory {
+    fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
+        Ok(Box::new(BufWriter::with_capacity(1 << 18, File::create(self.path.join(name))?)))
+    }
+}
+
+/// A bar on a terminal, for what takes over a second.
+pub struct Progress {
+    begun: Instant,
+    bar: Mutex<OnceCell<ProgressBar>>,
+}
+
+impl Progress {
+    /// Nothing is shown yet.
+    pub fn new() -> Self {
+        Progress { begun: Instant::now(), bar: Mutex::new(OnceCell::new()) }
+    }
+
+    /// `done` of `total` events.
+    pub fn show(&self, done: u64, total: u64) {
+        if self.begun.elapsed() < Duration::from_secs(1) || !io::stderr().is_terminal() {
+            return;
+        }
+        let Ok(bar) = self.bar.lock() else { return };
+        let style = "{bar:40} {percent}% of {human_len} events, {eta} left";
+        let new = || match ProgressStyle::with_template(style) {
+            Ok(style) => ProgressBar::new(total).with_style(style),
+            Err(_) => ProgressBar::new(total),
+        };
+        bar.get_or_init(new).set_position(done);
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Ok(bar) = self.bar.lock()
+            && let Some(bar) = bar.get()
+        {
+            bar.finish_and_clear();
+        }
+    }
 }

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Where kernels differ: one accessor a difference, decided by BTF when the program is loaded.
+ */
+#pragma once
+
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+struct task_struct___before_5_14 {
+	long state;
+} __attribute__((preserve_access_index));
+
+/* task_struct.state became __state in 2f064a59a11f ("sched: Change task_struct::state"). */
+static __always_inline u32 task_state(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->__state))
+		return task->__state;
+	return ((struct task_struct___before_5_14 *)task)->state;
+}
+
+struct task_struct___before_5_16 {
+	unsigned int cpu;
+} __attribute__((preserve_access_index));
+
+/* task_struct.cpu moved to thread_info in bcf9033e5449 ("sched: move CPU field back into thread_info"). */
+static __always_inline u32 task_cpu(struct task_struct *task)
+{
+	struct task_struct___before_5_16 *old = (void *)task;
+
+	if (bpf_core_field_exists(old->cpu))
+		return old->cpu;
+	return task->thread_info.cpu;
+}
+
+struct request___before_5_17 {
+	struct gendisk *rq_disk;
+} __attribute__((preserve_access_index));
+
+/* request.rq_disk went in f3fa33acca9f ("block: remove the ->rq_disk field in struct request"). */
+static __always_inline struct gendisk *request_disk(struct request *rq)
+{
+	struct request___before_5_17 *old = (void *)rq;
+
+	if (bpf_core_field_exists(old->rq_disk))
+		return BPF_CORE_READ(old, rq_disk);
+	return BPF_CORE_READ(rq, q, disk);
+}
+
+/* Cgroup (v2) of a task; a chain of plain loads, for programs whose pointers BTF vouches for (tp_btf). */
+static __always_inline u64 task_cgroup_id(struct task_struct *task)
+{
+	return task->cgroups->dfl_cgrp->kn->id;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A ring a CPU for events, and one each for stack definitions and for tasks and cgroups, so that a flood of events
+ * cannot push those out. The recorder drains by time; the kernel wakes it only when a ring is filling up.
+ */
+#pragma once
+
+#include "config.bpf.h"
+#include "format-spec/events.h"
+
+/* Sizes and counts are set by the recorder. */
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 19);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} task_ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 21);
+} stack_ring SEC(".maps");
+
+/* Lost so far, by source and reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SOURCES *REASONS);
+	__type(key, u32);
+	__type(value, u64);
+} lost SEC(".maps");
+
+static __always_inline void count_lost(u32 source, u32 reason)
+{
+	u32 key = source * REASONS + reason;
+	u64 *n = bpf_map_lookup_elem(&lost, &key);
+
+	/* Atomic, for an interrupt may count on the same CPU at the same time. */
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* Wakes the recorder on the record that crosses the mark, not on each one after it. */
+static __always_inline u64 wake_flags(void *ring, u64 size)
+{
+	u64 fill = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+
+	return fill >= cfg.wake_bytes && fill - size - 8 < cfg.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* Room for an event in this CPU's ring; NULL, and counted, when there is none. */
+#define EVENT_RESERVE(row, ring, source)                                                                               \
+	({                                                                                                             \
+		u32 cpu_ = bpf_get_smp_processor_id();                                                                 \
+		row = NULL;                                                                                            \
+		ring = bpf_map_lookup_elem(&rings, &cpu_);                                                             \
+		if (ring)                                                                                              \
+			row = bpf_ringbuf_reserve(ring, sizeof(*row), 0);                                              \
+		if (!row)                                                                                              \
+			count_lost(source, LOST_RING);                                                                 \
+		row;                                                                                                   \
+	})
+
+#define EVENT_SUBMIT(row, ring) bpf_ringbuf_submit(row, wake_flags(ring, sizeof(*row)))

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The scheduler: who runs where, who wakes, who is moved. Cgroup ids are of the task that an event is about.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "fixes.bpf.h"
+#include "ring.bpf.h"
+#include "filter.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	u64 prev_cgroup_id = task_cgroup_id(prev), next_cgroup_id = task_cgroup_id(next);
+	u32 prev_pid = prev->tgid, next_pid = next->tgid;
+	struct switch_row *row;
+	void *ring;
+
+	/* A switch counts when one of its sides does; the idle task never does. */
+	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
+		return 0;
+	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+		return 0;
+	row->ts_ns = bpf_ktime_get_ns();
+	row->kind = KIND_SCHED_SWITCH;
+	row->size = sizeof(*row);
+	row->prev_tid = prev->pid;
+	row->prev_pid = prev_pid;
+	row->next_tid = next->pid;
+	row->next_pid = next_pid;
+	/* The argument is what the scheduler acted on; the task's own field may already say that it wakes again. */
+	row->prev_state = cfg.switch_state_arg ? (u32)ctx[3] : task_state(prev);
+	row->prev_prio = prev->prio;
+	row->next_prio = next->prio;
+	row->preempt = preempt;
+	row->prev_cgroup_id = prev_cgroup_id;
+	row->next_cgroup_id = next_cgroup_id;
+	EVENT_SUBMIT(row, ring);
+	return 0;
+}
+
+static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target_cpu)
+{
+	u64 cgroup_id = task_cgroup_id(task);
+	u32 pid = task->tgid;
+	struct wakeup_row *row;
+	void *ring;
+
+	if (!wanted(pid, cgroup_id) || !EVENT_RESERVE(row, ring, SOURCE_SCHED))
+		return 0;
+	row->ts_ns = bpf_ktime_get_ns();
+	row->kind = kind;
+	row->size = sizeof(*row);
+	row->tid = task->pid;
+	row->pid = pid;
+	row->target_cpu = target_cpu;
+	row->prio = task->prio;
+	row->_pad = 0;
+	row->waker_tid = bpf_get_current_pid_tgid();
+	row->cgroup_id = cgroup_id;
+	EVENT_SUBMIT(row, ring);
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(sched_wakeup, struct task_struct *task)
+{
+	return wakeup(task, KIND_SCHED_WAKEUP, task_cpu(task));
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(sched_wakeup_new, struct task_struct *task)
+{
+	return wakeup(task, KIND_SCHED_WAKEUP_NEW, task_cpu(task));
+}
+
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
+{
+	u64 cgroup_id = task_cgroup_id(task);
+	u32 pid = task->tgid;
+	struct migrate_row *row;
+	void *ring;
+
+	if (!wanted(pid, cgroup_id) || !EVENT_RESERVE(row, ring, SOURCE_SCHED))
+		return 0;
+	row->ts_ns = bpf_ktime_get_ns();
+	row->kind = KIND_SCHED_MIGRATE;
+	row->size = sizeof(*row);
+	row->tid = task->pid;
+	row->pid = pid;
+	row->orig_cpu = task_cpu(task);
+	row->dest_cpu = dest_cpu;
+	row->prio = task->prio;
+	row->cgroup_id = cgroup_id;
+	EVENT_SUBMIT(row, ring);
+	return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Stack ids: a 64-bit hash over (space, process, its exec, frames), defined once a segment through a ring of its own.
+ * bpf_get_stackid() would lose a third of the stacks when its table is as large as their number (its buckets hold one
+ * stack each); a hash that names its stack loses none.
+ */
+#pragma once
+
+#include "ring.bpf.h"
+
+#define MAX_FRAMES 127
+
+/* What the stack ring carries; record/layout.rs has the same struct. */
+struct stack_record {
+	u64 ts_ns;
+	u64 stack_id;
+	u64 exec_id;
+	u32 pid;
+	u32 user;
+	u32 epoch;
+	u32 frames;
+	u64 ip[MAX_FRAMES + 1];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stack_record);
+} scratch SEC(".maps");
+
+/* Segment in which a stack was last defined. An entry that is evicted only makes a definition come again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, u64);
+	__type(value, u32);
+} defined SEC(".maps");
+
+/* Number of the current segment; the recorder raises it when it rotates. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} epoch SEC(".maps");
+
+static __always_inline u64 mix(u64 hash, u64 word)
+{
+	hash = (hash ^ word) * 0x9E3779B97F4A7C15ULL;
+	return hash ^ hash >> 32;
+}
+
+/* Id of the current stack, 0 for none. Sends the definition unless this segment has it. */
+static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u64 exec_id, u64 ts_ns)
+{
+	u32 zero = 0;
+	struct stack_record *s = bpf_map_lookup_elem(&scratch, &zero);
+	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
+	u32 *when;
+	u64 id, size;
+	long n;
+	u32 i;
+
+	if (!s || !now)
+		return 0;
+	n = bpf_get_stack(ctx, s->ip, MAX_FRAMES * sizeof(u64), user ? BPF_F_USER_STACK : 0);
+	if (n <= 0)
+		return 0;
+	s->frames = (u32)n / 8;
+	/* A kernel stack is the same for all processes. */
+	s->pid = user ? pid : 0;
+	s->exec_id = user ? exec_id : 0;
+	s->user = user;
+	id = mix(mix(mix(user + 1, s->pid), s->exec_id), s->frames);
+	for (i = 0; i < MAX_FRAMES; i++) {
+		if (i >= s->frames)
+			break;
+		id = mix(id, s->ip[i]);
+	}
+	if (!id)
+		id = 1;
+	when = bpf_map_lookup_elem(&defined, &id);
+	if (when && *when == *now)
+		return id;
+	s->ts_ns = ts_ns;
+	s->stack_id = id;
+	s->epoch = *now;
+	size = sizeof(*s) - sizeof(s->ip) + s->frames * 8;
+	barrier_var(size); /* the verifier must see the bound on the register that is passed */
+	if (size > sizeof(*s))
+		return 0;
+	n = bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP);
+	if (n)
+		count_lost(source, LOST_STACK_RING); /* not marked as defined, so it comes again with the next event */
+	else
+		bpf_map_update_elem(&defined, &id, &s->epoch, BPF_ANY);
+	return id;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Tasks and cgroups that come and go, and an iterator over the tasks that are there. Always on: names depend on it.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "fixes.bpf.h"
+#include "ring.bpf.h"
+#include "filter.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define FILL_TASK(row, task, id)                                                                                       \
+	do {                                                                                                           \
+		(row)->ts_ns = bpf_ktime_get_ns();                                                                     \
+		(row)->kind = id;                                                                                      \
+		(row)->size = sizeof(*(row));                                                                          \
+		(row)->tid = (task)->pid;                                                                              \
+		(row)->pid = (task)->tgid;                                                                             \
+		(row)->ppid = (task)->real_parent->tgid;                                                               \
+		(row)->parent_tid = 0;                                                                                 \
+		(row)->uid = (task)->real_cred->uid.val;                                                               \
+		fill_ns((task), &(row)->ns_pid, &(row)->pid_ns);                                                       \
+		(row)->cpu = bpf_get_smp_processor_id();                                                               \
+		(row)->exit_code = 0;                                                                                  \
+		(row)->start_ns = (task)->start_time;                                                                  \
+		(row)->cgroup_id = task_cgroup_id(task);                                                               \
+		bpf_probe_read_kernel_str((row)->comm, sizeof((row)->comm), (task)->comm);                             \
+	} while (0)
+
+/* The process's pid in the namespace that it lives in. */
+static __always_inline void fill_ns(struct task_struct *task, u32 *ns_pid, u32 *pid_ns)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	u32 level = BPF_CORE_READ(pid, level);
+	struct upid upid = {};
+
+	bpf_core_read(&upid, sizeof(upid), &pid->numbers[level]);
+	*ns_pid = upid.nr;
+	*pid_ns = BPF_CORE_READ(upid.ns, ns.inum);
+}
+
+static __always_inline void *task_reserve(u64 size)
+{
+	void *row = bpf_ringbuf_reserve(&task_ring, size, 0);
+
+	if (!row)
+		count_lost(SOURCE_TASK, LOST_TASK_RING);
+	return row;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct task_row *row = task_reserve(sizeof(*row));
+
+	if (!row)
+		return 0;
+	FILL_TASK(row, child, KIND_SCHED_FORK);
+	row->parent_tid = parent->pid;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
+{
+	struct exec_row *row = task_reserve(sizeof(*row));
+
+	if (!row)
+		return 0;
+	FILL_TASK(row, task, KIND_SCHED_EXEC);
+	row->parent_tid = old_pid;
+	if (bpf_probe_read_kernel_str(row->exe, sizeof(row->exe), bprm->interp) < 0)
+		row->exe[0] = 0;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct task_row *row = task_reserve(sizeof(*row));
+
+	if (!row)
+		return 0;
+	FILL_TASK(row, task, KIND_SCHED_EXIT);
+	row->exit_code = task->exit_code;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/task_rename")
+int BPF_PROG(task_rename, struct task_struct *task, const char *comm)
+{
+	struct task_row *row = task_reserve(sizeof(*row));
+
+	if (!row)
+		return 0;
+	FILL_TASK(row, task, KIND_TASK_RENAME);
+	/* The task still has its old name here. */
+	bpf_probe_read_kernel_str(row->comm, sizeof(row->comm), comm);
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("iter/task")
+int dump_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_row row = {};
+
+	if (!task)
+		return 0;
+	FILL_TASK(&row, task, KIND_SCHED_FORK);
+	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
+	return 0;
+}
+
+static __always_inline int cgroup_event(struct cgroup *cgroup, const char *path, u16 kind)
+{
+	struct cgroup_subsys_state *parent = cgroup->self.parent;
+	struct cgroup_row *row;
+	u64 id, parent_id = 0;
+	u8 one = 1;
+
+	/* Hierarchy 0 is cgroup v2; ids of v1 hierarchies are of another world. */
+	if (cgroup->root->hierarchy_id != 0)
+		return 0;
+	id = cgroup->kn->id;
+	if (parent)
+		parent_id = parent->cgroup->kn->id;
+	if (kind == KIND_CGROUP_MKDIR && cfg.filter_cgroup && bpf_map_lookup_elem(&cgroups, &parent_id))
+		bpf_map_update_elem(&cgroups, &id, &one, BPF_ANY);
+	row = task_reserve(sizeof(*row));
+	if (!row)
+		return 0;
+	row->ts_ns = bpf_ktime_get_ns();
+	row->kind = kind;
+	row->size = sizeof(*row);
+	row->level = cgroup->level;
+	row->cgroup_id = id;
+	row->parent_id = parent_id;
+	if (bpf_probe_read_kernel_str(row->path, sizeof(row->path), path) < 0)
+		row->path[0] = 0;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
+{
+	return cgroup_event(cgroup, path, KIND_CGROUP_MKDIR);
+}
+
+SEC("tp_btf/cgroup_rename")
+int BPF_PROG(cgroup_rename, struct cgroup *cgroup, const char *path)
+{
+	return cgroup_event(cgroup, path, KIND_CGROUP_RENAME);
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
+{
+	return cgroup_event(cgroup, path, KIND_CGROUP_RMDIR);
+}

@@ -1,0 +1,125 @@
+//! BPF objects: opened from their skeletons, given the configuration and the shared maps, loaded, attached.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, anyhow};
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, OpenObject, ProgramMut};
+
+use crate::layout::Config;
+
+/// Maps that all objects use, whichever of them declares them.
+pub struct SharedMaps {
+    maps: Vec<(String, MapHandle)>,
+    /// Each CPU's ring, with its number.
+    pub rings: Vec<(u32, MapHandle)>,
+}
+
+impl SharedMaps {
+    /// Makes a ring for each of `cpus`. The other maps come with the first object that is loaded.
+    pub fn new(cpus: &[u32], ring_bytes: u32) -> Result<Self> {
+        let mut shared = SharedMaps { maps: Vec::new(), rings: Vec::new() };
+        for &cpu in cpus {
+            shared.rings.push((cpu, ring(&format!("bpfrec_ring_{cpu}"), ring_bytes)?));
+        }
+        Ok(shared)
+    }
+
+    /// The map called `name`.
+    pub fn get(&self, name: &str) -> Result<&MapHandle> {
+        let found = self.maps.iter().find(|(n, _)| n == name);
+        found.map(|(_, m)| m).ok_or_else(|| anyhow!("no loaded program uses the map {name}"))
+    }
+}
+
+fn ring(name: &str, bytes: u32) -> Result<MapHandle> {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    MapHandle::create(MapType::RingBuf, Some(name), 0, 0, bytes, &opts)
+        .with_context(|| format!("cannot make a ring of {bytes} bytes (a smaller --ring-size may help)"))
+}
+
+/// A loaded object and what keeps it attached.
+pub struct Loaded {
+    skeleton: Box<dyn Skel<'static>>,
+    /// Dropping these detaches.
+    pub links: Vec<Link>,
+}
+
+/// Maps that belong to one object alone.
+const OWN: [&str; 2] = ["scratch", "issuers"];
+
+/// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
+pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
+where
+    B: SkelBuilder<'static>,
+    <B::Output as OpenSkel<'static>>::Output: 'static,
+{
+    // libbpf-rs keeps the object in storage that the caller lends. It lives as long as the recording, and so does
+    // the process: a few hundred bytes an object are simpler than a struct that borrows from itself.
+    let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = builder.open(storage).context("cannot open")?;
+    let object = open.open_object_mut();
+    for mut map in object.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if name.ends_with(".rodata.cfg") {
+            map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
+        } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
+            map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
+        } else if name == "rings" {
+            let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")?;
+            map.set_max_entries(possible as u32)?;
+            let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
+            map.set_inner_map_fd(template.as_fd())?;
+        }
+    }
+    for mut program in object.progs_mut() {
+        let name = program.name().to_string_lossy().into_owned();
+        program.set_autoload(wanted(&name));
+    }
+    let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
+    for map in skeleton.object().maps() {
+        let name = map.name().to_string_lossy().into_owned();
+        if name.contains(".rodata") || OWN.contains(&&*name) || shared.maps.iter().any(|(n, _)| *n == name) {
+            continue;
+        }
+        let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;
+        if name == "rings" {
+            use std::os::fd::AsRawFd;
+            for (cpu, ring) in &shared.rings {
+                let fd = ring.as_fd().as_raw_fd().to_ne_bytes();
+                handle.update(&cpu.to_ne_bytes(), &fd, libbpf_rs::MapFlags::ANY)?;
+            }
+        }
+        shared.maps.push((name, handle));
+    }
+    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new() })
+}
+
+impl Loaded {
+    /// The loaded object.
+    pub fn object(&self) -> &Object {
+        self.skeleton.object()
+    }
+
+    /// Attaches with `attach` each program that was loaded and for which it returns links.
+    pub fn attach(&mut self, attach: &dyn Fn(&str, &ProgramMut<'_>) -> Result<Vec<Link>>) -> Result<()> {
+        for program in self.skeleton.object_mut().progs_mut() {
+            if !program.autoload() {
+                continue;
+            }
+            let name = program.name().to_string_lossy().into_owned();
+            self.links.extend(attach(&name, &program).with_context(|| format!("cannot attach {name}"))?);
+        }
+        Ok(())
+    }
+}
+
+/// Attaches a program where its section says.
+pub fn attach_one(_name: &str, program: &ProgramMut<'_>) -> Result<Vec<Link>> {
+    Ok(vec![program.attach()?])
+}

@@ -1,0 +1,62 @@
+//! Which processes and cgroups are recorded: told to the kernel, which does the filtering.
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{MapCore, MapFlags};
+
+use crate::args::RecordArgs;
+use crate::bpf::SharedMaps;
+use crate::cgroups;
+use crate::layout::Config;
+
+/// Ids that the user asked for.
+pub struct Filter {
+    pids: Vec<u32>,
+    cgroups: Vec<u64>,
+}
+
+impl Filter {
+    /// Looks up what the arguments mean.
+    pub fn new(args: &RecordArgs) -> Result<Filter> {
+        for pid in &args.pid {
+            if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                bail!("there is no process {pid}");
+            }
+        }
+        let cgroups = match &args.cgroup {
+            Some(path) => cgroups::family(path, cgroups::mount_point().as_deref())?,
+            None => Vec::new(),
+        };
+        Ok(Filter { pids: args.pid.clone(), cgroups })
+    }
+
+    /// Sets the flags of the programs.
+    pub fn configure(&self, config: &mut Config) {
+        config.filter_pid = u32::from(!self.pids.is_empty());
+        config.filter_cgroup = u32::from(!self.cgroups.is_empty());
+    }
+
+    /// Fills the maps.
+    pub fn fill(&self, shared: &SharedMaps) -> Result<()> {
+        let too_many = "too many for the filter: name fewer";
+        for pid in &self.pids {
+            shared.get("pids")?.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY).context(too_many)?;
+        }
+        for id in &self.cgroups {
+            shared.get("cgroups")?.update(&id.to_ne_bytes(), &[1], MapFlags::ANY).context(too_many)?;
+        }
+        Ok(())
+    }
+
+    /// Facts for the header.
+    pub fn items(&self, args: &RecordArgs) -> Vec<(String, String)> {
+        let mut items = Vec::new();
+        if !self.pids.is_empty() {
+            let pids: Vec<_> = self.pids.iter().map(u32::to_string).collect();
+            items.push(("filter_pids".into(), pids.join(",")));
+        }
+        if let Some(path) = &args.cgroup {
+            items.push(("filter_cgroup".into(), path.display().to_string()));
+        }
+        items
+    }
+}

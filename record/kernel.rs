@@ -1,0 +1,73 @@
+//! Facts about this host and its kernel, and the kernel's symbols.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use bpfrec_format::{Table, meta};
+
+/// Facts for the header of each segment.
+pub fn items() -> Vec<(String, String)> {
+    let uname = rustix::system::uname();
+    let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
+    let file = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    [
+        ("bpfrec_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("host", text(uname.nodename())),
+        ("kernel", text(uname.release())),
+        ("kernel_version", text(uname.version())),
+        ("arch", text(uname.machine())),
+        ("boot_id", file("/proc/sys/kernel/random/boot_id")),
+        ("page_size", rustix::param::page_size().to_string()),
+        ("cpus_online", file("/sys/devices/system/cpu/online")),
+        ("recorder_pid", std::process::id().to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec()
+}
+
+/// Functions of kernel, modules and BPF programs, by address. The second value is a warning when the kernel hides them.
+pub fn symbols() -> Result<(Table, Option<&'static str>)> {
+    let text = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
+    let table = parse(&text);
+    let hidden = table.columns[0].ints().iter().all(|addr| *addr == 0);
+    let warning = "the kernel hides its addresses, so kernel frames will have no names: \
+                   set kernel.kptr_restrict to 0 or 1 (sysctl) and record as root";
+    Ok((table, hidden.then_some(warning)))
+}
+
+/// Lines such as `ffffffff81000000 T _stext` and `ffffffffc0000000 t init [module]`.
+fn parse(text: &[u8]) -> Table {
+    let mut symbols = Vec::new();
+    for line in text.split(|b| *b == b'\n') {
+        let mut fields = line.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
+        let (Some(addr), Some([kind]), Some(name)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let addr = std::str::from_utf8(addr).ok().and_then(|a| u64::from_str_radix(a, 16).ok());
+        let Some(addr) = addr.filter(|_| matches!(kind, b't' | b'T' | b'w' | b'W')) else { continue };
+        let module = fields.next().unwrap_or_default();
+        let module = module.strip_prefix(b"[").and_then(|m| m.strip_suffix(b"]")).unwrap_or(module);
+        symbols.push((addr, *kind, name, module));
+    }
+    symbols.sort_by_key(|s| s.0);
+    let mut table = Table::new(&meta::kind(meta::KERNEL_SYMBOL));
+    for (addr, kind, name, module) in symbols {
+        table.push(&[addr.into(), u32::from(kind).into(), name.into(), module.into()]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bpfrec_format::Column;
+
+    #[test]
+    fn functions_only_by_address() {
+        let table = parse(b"0000000000000030 t b\t[mod]\n0000000000000010 T a\n0000000000000020 D data\nrubbish\n");
+        assert_eq!(table.columns[0].ints(), [0x10, 0x30]);
+        let (Column::Text(names), Column::Text(modules)) = (&table.columns[2], &table.columns[3]) else {
+            panic!("text columns")
+        };
+        assert_eq!((names.get(0), names.get(1)), (&b"a"[..], &b"b"[..]));
+        assert_eq!((modules.get(0), modules.get(1)), (&b""[..], &b"mod"[..]));
+    }
+}

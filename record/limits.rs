@@ -1,0 +1,62 @@
+//! What this process may do and what this kernel has, said in one sentence where it is not enough.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
+
+/// Fails with a sentence unless BPF programs can be loaded here.
+pub fn check() -> Result<()> {
+    use rustix::thread::CapabilitySet;
+    let effective = rustix::thread::capabilities(None).context("cannot read this process's capabilities")?.effective;
+    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    if !effective.contains(CapabilitySet::SYS_ADMIN) && !effective.contains(enough) {
+        bail!("recording needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE: try sudo");
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        bail!(
+            "this kernel has no type information (/sys/kernel/btf/vmlinux): \
+             a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed"
+        );
+    }
+    Ok(())
+}
+
+/// Arguments of tracepoint `name` as BTF tells, `None` when the kernel has no such tracepoint.
+pub fn tracepoint_args(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    let typedef: Typedef<'_> = btf.type_by_name(&format!("btf_trace_{name}"))?;
+    let pointer = Ptr::try_from(typedef.next_type()?).ok()?;
+    let function = FuncProto::try_from(pointer.next_type()?).ok()?;
+    // The first parameter of the typedef is the probe's own data.
+    function.iter().count().checked_sub(1)
+}
+
+/// Numbers of the CPUs in a list such as `0-3,8`.
+pub fn parse_cpus(list: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in list.trim().split(',').filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last);
+        }
+    }
+    cpus
+}
+
+/// CPUs that run now.
+pub fn online_cpus() -> Result<Vec<u32>> {
+    let path = "/sys/devices/system/cpu/online";
+    let cpus = parse_cpus(&std::fs::read_to_string(path).with_context(|| path.to_owned())?);
+    if cpus.is_empty() { bail!("{path} names no CPU") } else { Ok(cpus) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(super::parse_cpus("0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(super::parse_cpus(""), [0u32; 0]);
+        assert_eq!(super::parse_cpus("0"), [0]);
+    }
+}

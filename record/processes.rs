@@ -1,0 +1,169 @@
+//! What runs already: tasks from a BPF iterator, executables and mappings from /proc.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result};
+use bpfrec_format::{Column, Registry, Table, events, meta};
+use libbpf_rs::{Iter, Link};
+
+use crate::build_id::BuildIds;
+
+/// An executable mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// Since when, CLOCK_MONOTONIC.
+    pub ts_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Offset of the first address in the file, bytes.
+    pub offset: u64,
+    /// Device of the file.
+    pub major: u32,
+    /// Device of the file.
+    pub minor: u32,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Build id; empty when there is none.
+    pub build_id: Vec<u8>,
+    /// Path in the process's mount namespace.
+    pub path: Vec<u8>,
+}
+
+impl Mapping {
+    /// Adds a row of kind `mapping`.
+    pub fn push_to(&self, table: &mut Table) {
+        table.push(&[
+            self.ts_ns.into(),
+            self.pid.into(),
+            self.start.into(),
+            self.len.into(),
+            self.offset.into(),
+            self.major.into(),
+            self.minor.into(),
+            self.inode.into(),
+            self.build_id[..].into(),
+            self.path[..].into(),
+        ]);
+    }
+
+    /// Reads a line of /proc/PID/maps. `None` for what is not executable.
+    pub fn parse(line: &[u8], pid: u32, ts_ns: u64) -> Option<Mapping> {
+        let mut fields = line.splitn(6, |b| *b == b' ');
+        let mut text = || std::str::from_utf8(fields.next()?).ok();
+        let (start, end) = text()?.split_once('-')?;
+        if text()?.as_bytes().get(2) != Some(&b'x') {
+            return None;
+        }
+        let offset = text()?;
+        let (major, minor) = text()?.split_once(':')?;
+        let inode = text()?;
+        let hex = |s: &str| u64::from_str_radix(s, 16).ok();
+        let start = hex(start)?;
+        let path = fields.next().unwrap_or_default().trim_ascii_start();
+        Some(Mapping {
+            ts_ns,
+            pid,
+            start,
+            len: hex(end)?.checked_sub(start)?,
+            offset: hex(offset)?,
+            major: hex(major)? as u32,
+            minor: hex(minor)? as u32,
+            inode: inode.parse().ok()?,
+            build_id: Vec::new(),
+            path: path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec(),
+        })
+    }
+}
+
+/// All tasks, as rows of kind `task`. `iterator` is the link of the BPF program `dump_tasks`.
+pub fn tasks(iterator: &Link, registry: &Registry) -> Result<Table> {
+    let mut rows = Vec::new();
+    let read = Iter::new(iterator).and_then(|mut iter| Ok(iter.read_to_end(&mut rows)?));
+    read.context("cannot read the kernel's tasks")?;
+    let kind = registry.get(events::SCHED_FORK).context("sched_fork is not registered")?;
+    let dumped = Table::from_rows(kind, &rows)?;
+    let ints = |name: &str| dumped.column(kind, name).map_or(&[][..], Column::ints);
+    let (tid, pid, ppid, uid) = (ints("tid"), ints("pid"), ints("ppid"), ints("uid"));
+    let (ns_pid, pid_ns, start, cgroup) = (ints("ns_pid"), ints("pid_ns"), ints("start_ns"), ints("cgroup_id"));
+    let ts = ints("ts_ns");
+    let Some(Column::Text(comm)) = dumped.column(kind, "comm") else { unreachable!("comm is text") };
+    let mut table = Table::new(&meta::kind(meta::TASK));
+    for i in 0..dumped.rows() {
+        // One link a process; threads share it.
+        let exe = match tid[i] == pid[i] {
+            true => fs::read_link(format!("/proc/{}/exe", pid[i])).unwrap_or_default(),
+            false => Default::default(),
+        };
+        let exe = exe.as_os_str().as_bytes();
+        table.push(&[
+            ts[i].into(),
+            tid[i].into(),
+            pid[i].into(),
+            ppid[i].into(),
+            uid[i].into(),
+            ns_pid[i].into(),
+            pid_ns[i].into(),
+            start[i].into(),
+            cgroup[i].into(),
+            comm.get(i).into(),
+            exe.strip_suffix(b" (deleted)").unwrap_or(exe).into(),
+        ]);
+    }
+    Ok(table)
+}
+
+/// Executable mappings of all processes, as rows of kind `mapping`. Processes that end meanwhile are left out.
+pub fn mappings(build_ids: &mut BuildIds) -> Table {
+    let mut table = Table::new(&meta::kind(meta::MAPPING));
+    let ts_ns = crate::clock::mono_ns();
+    let mut pids: Vec<u32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    for pid in pids {
+        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        for mut mapping in maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, ts_ns)) {
+            mapping.build_id = build_ids.of(&mapping);
+            mapping.push_to(&mut table);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps() {
+        let line = b"7f00-7f80 r-xp 00001000 fe:01 1234                       /usr/lib/a b.so (deleted)";
+        let mapping = Mapping::parse(line, 7, 9).unwrap();
+        assert_eq!((mapping.start, mapping.len, mapping.offset), (0x7f00, 0x80, 0x1000));
+        assert_eq!((mapping.major, mapping.minor, mapping.inode), (0xfe, 1, 1234));
+        assert_eq!(mapping.path, b"/usr/lib/a b.so");
+        assert_eq!(Mapping::parse(b"7f00-7f80 rw-p 0 fe:01 1 /a", 7, 9), None);
+        assert_eq!(Mapping::parse(b"7f00-7f80 r-xp 00000000 00:00 0 ", 7, 9).unwrap().path, b"");
+        assert_eq!(Mapping::parse(b"nonsense", 7, 9), None);
+    }
+
+    #[test]
+    fn own_mappings_have_build_ids() {
+        let table = mappings(&mut BuildIds::default());
+        let kind = meta::kind(meta::MAPPING);
+        let (Some(Column::Text(ids)), Some(pids)) = (table.column(&kind, "build_id"), table.column(&kind, "pid"))
+        else {
+            panic!("columns of mapping");
+        };
+        let own = u64::from(std::process::id());
+        let own_ids = (0..table.rows()).filter(|i| pids.ints()[*i] == own).map(|i| ids.get(i));
+        assert!(own_ids.filter(|id| id.len() == 20).count() >= 2, "this binary and libc");
+    }
+}

@@ -1,0 +1,203 @@
+//! Drains the rings: events into a chunk a CPU, stack definitions and task events into tables.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bpfrec_format::writer::Chunk;
+use bpfrec_format::{Kind, Registry, Source, Table, meta};
+use libbpf_rs::{RingBuffer, RingBufferBuilder};
+use rustc_hash::FxHashMap;
+
+use crate::bpf::SharedMaps;
+use crate::layout::StackRecord;
+
+/// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
+const CHUNK_BYTES: usize = 256 << 10;
+/// A chunk goes to the file at this age. With [`POLL`] before it and the write after it, a second is never reached.
+const CHUNK_AGE: Duration = Duration::from_millis(500);
+/// Time between two looks into the rings while they are far from full.
+pub const POLL: Duration = Duration::from_millis(200);
+
+/// What has been drained and not yet handed on.
+pub struct Drained {
+    registry: Arc<Registry>,
+    cpus: Vec<Cpu>,
+    /// Full chunks, oldest first.
+    pub full: Vec<Chunk>,
+    stacks: Table,
+    tasks: FxHashMap<u16, Vec<u8>>,
+    /// Events by source, since the start.
+    pub kept: [u64; 16],
+}
+
+struct Cpu {
+    chunk: Chunk,
+    bytes: usize,
+    since: Instant,
+}
+
+impl Cpu {
+    fn new(cpu: u32) -> Self {
+        Cpu { chunk: Chunk { stream: cpu, ..Chunk::default() }, bytes: 0, since: Instant::now() }
+    }
+
+    fn take(&mut self) -> Chunk {
+        let stream = self.chunk.stream;
+        // The next chunk will be much like this one: no growing step by step.
+        let rows = self.chunk.rows.iter().map(|(kind, rows)| (*kind, Vec::with_capacity(rows.len()))).collect();
+        self.bytes = 0;
+        std::mem::replace(&mut self.chunk, Chunk { stream, rows, ..Chunk::default() })
+    }
+}
+
+/// Kind, size and time of a row: the head that all events have in common.
+fn head(row: &[u8]) -> Option<(u64, u16)> {
+    let ts = u64::from_ne_bytes(row.get(..8)?.try_into().ok()?);
+    Some((ts, u16::from_ne_bytes(row.get(8..10)?.try_into().ok()?)))
+}
+
+impl Drained {
+    fn kind(&self, row: &[u8]) -> Option<(u64, &Arc<Kind>)> {
+        let (ts, kind) = head(row)?;
+        self.registry.get(kind).filter(|k| k.row_size as usize == row.len()).map(|k| (ts, k))
+    }
+
+    fn event(&mut self, slot: usize, row: &[u8]) {
+        let Some((ts, kind)) = self.kind(row) else {
+            debug_assert!(false, "a ring carried {} bytes that are no event", row.len());
+            return;
+        };
+        let (id, source) = (kind.id, kind.source);
+        self.kept[usize::from(source) & 15] += 1;
+        let cpu = &mut self.cpus[slot];
+        let chunk = &mut cpu.chunk;
+        if cpu.bytes == 0 {
+            cpu.since = Instant::now();
+            (chunk.ts_min_ns, chunk.ts_max_ns) = (ts, ts);
+        }
+        chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
+        chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
+        match chunk.rows.iter_mut().find(|(k, _)| *k == id) {
+            Some((_, rows)) => rows.extend_from_slice(row),
+            None => chunk.rows.push((id, row.to_vec())),
+        }
+        cpu.bytes += row.len();
+        if cpu.bytes >= CHUNK_BYTES {
+            let chunk = cpu.take();
+            self.full.push(chunk);
+        }
+    }
+
+    fn task(&mut self, row: &[u8]) {
+        let Some((_, kind)) = self.kind(row) else {
+            debug_assert!(false, "the task ring carried {} bytes that are no event", row.len());
+            return;
+        };
+        let id = kind.id;
+        self.kept[Source::Task as usize] += 1;
+        self.tasks.entry(id).or_default().extend_from_slice(row);
+    }
+
+    fn stack(&mut self, record: &[u8]) {
+        let Some(s) = StackRecord::parse(record) else {
+            debug_assert!(false, "the stack ring carried a record of {} bytes", record.len());
+            return;
+        };
+        let space = if s.user { meta::space::USER } else { meta::space::KERNEL };
+        self.stacks.push(&[
+            s.ts_ns.into(),
+            s.stack_id.into(),
+            space.into(),
+            s.pid.into(),
+            s.exec_id.into(),
+            s.frames[..].into(),
+        ]);
+    }
+
+    /// Chunks that are full or old enough; all with `force`.
+    pub fn take_chunks(&mut self, force: bool) -> Vec<Chunk> {
+        let mut chunks = std::mem::take(&mut self.full);
+        for cpu in &mut self.cpus {
+            if cpu.bytes > 0 && (force || cpu.since.elapsed() >= CHUNK_AGE) {
+                chunks.push(cpu.take());
+            }
+        }
+        chunks
+    }
+
+    /// Stack definitions since the last call.
+    pub fn take_stacks(&mut self) -> Option<Table> {
+        let empty = Table::new(&meta::kind(meta::STACK));
+        (self.stacks.rows() > 0).then(|| std::mem::replace(&mut self.stacks, empty))
+    }
+
+    /// Task and cgroup events since the last call, a table a kind.
+    pub fn take_tasks(&mut self) -> Result<Vec<Table>> {
+        let mut rows: Vec<_> = self.tasks.drain().collect();
+        rows.sort();
+        let table = |(id, rows): (u16, Vec<u8>)| {
+            let kind = self.registry.get(id).context("an unregistered kind")?;
+            Ok(Table::from_rows(kind, &rows)?)
+        };
+        rows.into_iter().map(table).collect()
+    }
+}
+
+/// The rings and what comes out of them.
+pub struct Rings {
+    events: RingBuffer<'static>,
+    definitions: RingBuffer<'static>,
+    /// What has been drained.
+    pub drained: Rc<RefCell<Drained>>,
+}
+
+impl Rings {
+    /// Maps the rings.
+    pub fn open(shared: &SharedMaps, registry: Arc<Registry>) -> Result<Rings> {
+        let drained = Rc::new(RefCell::new(Drained {
+            registry,
+            cpus: shared.rings.iter().map(|(cpu, _)| Cpu::new(*cpu)).collect(),
+            full: Vec::new(),
+            stacks: Table::new(&meta::kind(meta::STACK)),
+            tasks: FxHashMap::default(),
+            kept: [0; 16],
+        }));
+        let mut builder = RingBufferBuilder::new();
+        for (slot, (_, ring)) in shared.rings.iter().enumerate() {
+            let drained = Rc::clone(&drained);
+            builder.add(ring, move |row| {
+                drained.borrow_mut().event(slot, row);
+                0
+            })?;
+        }
+        let events = builder.build().context("cannot map the rings")?;
+        let mut builder = RingBufferBuilder::new();
+        let of_tasks = Rc::clone(&drained);
+        builder.add(shared.get("task_ring")?, move |row| {
+            of_tasks.borrow_mut().task(row);
+            0
+        })?;
+        let of_stacks = Rc::clone(&drained);
+        builder.add(shared.get("stack_ring")?, move |row| {
+            of_stacks.borrow_mut().stack(row);
+            0
+        })?;
+        let definitions = builder.build().context("cannot map the rings of definitions")?;
+        Ok(Rings { events, definitions, drained })
+    }
+
+    /// Sleeps until [`POLL`] is over or a ring is filling up.
+    pub fn wait(&self, at_most: Duration) {
+        // An interrupted wait is a wait that ended: the loop looks at its flags anyway.
+        let _ = self.events.poll(at_most.min(POLL));
+    }
+
+    /// Takes everything out of all rings. Definitions come second: what an event refers to was sent before it.
+    pub fn drain(&self) -> Result<()> {
+        self.events.consume().context("draining the rings")?;
+        self.definitions.consume().context("draining the rings of definitions")
+    }
+}

@@ -1,0 +1,47 @@
+//! What each segment begins with, so that it can be read alone: tasks, cgroups, mappings, kernel symbols, the clocks.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use bpfrec_format::{BlockType, Registry, Table};
+use libbpf_rs::Link;
+
+use crate::build_id::BuildIds;
+use crate::{cgroups, clock, kernel, processes};
+
+/// Takes snapshots.
+pub struct Snapshot {
+    registry: Arc<Registry>,
+    /// Build ids that have been read.
+    pub build_ids: BuildIds,
+    cgroup_mount: Option<std::path::PathBuf>,
+}
+
+impl Snapshot {
+    /// Nothing is read yet.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Snapshot { registry, build_ids: BuildIds::default(), cgroup_mount: cgroups::mount_point() }
+    }
+
+    /// Reads everything. `tasks` is the link of the task iterator. Warnings are returned, not printed.
+    pub fn take(&mut self, tasks: &Link) -> Result<(Vec<(BlockType, Table)>, Vec<String>)> {
+        let mut warnings = Vec::new();
+        let mut tables = vec![
+            (BlockType::Clock, clock::pair()),
+            (BlockType::Tasks, processes::tasks(tasks, &self.registry)?),
+            (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
+            (BlockType::Maps, processes::mappings(&mut self.build_ids)),
+        ];
+        match kernel::symbols() {
+            Ok((symbols, warning)) => {
+                tables.push((BlockType::KernelSymbols, symbols));
+                warnings.extend(warning.map(str::to_owned));
+            }
+            Err(error) => warnings.push(format!("kernel frames will have no names: {error:#}")),
+        }
+        if self.cgroup_mount.is_none() {
+            warnings.push("no cgroup v2 hierarchy is mounted, so cgroups will have ids but no paths".into());
+        }
+        Ok((tables, warnings))
+    }
+}

@@ -1,0 +1,27 @@
+//! The scheduler.
+
+use anyhow::Result;
+
+use super::{Context, Source};
+use crate::bpf::{self, Loaded, SharedMaps};
+use crate::limits::tracepoint_args;
+
+mod skel {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/sched.skel.rs"));
+}
+
+/// Source `sched`.
+pub struct Sched;
+
+impl Source for Sched {
+    fn name(&self) -> &'static str {
+        "sched"
+    }
+
+    fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
+        let mut config = context.config;
+        config.switch_state_arg = u32::from(tracepoint_args(context.btf, "sched_switch") >= Some(4));
+        bpf::load(skel::SchedSkelBuilder::default(), config, shared, &|_| true)
+    }
+}

@@ -1,0 +1,171 @@
+//! What was lost and what the recording costs.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bpfrec_format::{Source, Table, meta};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, libbpf_sys};
+
+/// Reasons that the BPF programs count, `REASONS` of config.bpf.h.
+const REASONS: u32 = 8;
+/// Sources that they count for.
+const SOURCES: u32 = 16;
+
+/// A table with one row of kind `loss`.
+pub fn loss_row(source: u16, cpu: Option<u32>, (from, to): (u64, u64), reason: u64, lost: u64) -> Table {
+    let mut table = Table::new(&meta::kind(meta::LOSS));
+    let cpu = cpu.unwrap_or(u32::MAX);
+    table.push(&[u64::from(source).into(), cpu.into(), from.into(), to.into(), reason.into(), lost.into()]);
+    table
+}
+
+/// Counters of lost events, read each second.
+pub struct Losses {
+    map: MapHandle,
+    last: Vec<Vec<u64>>,
+    since_ns: u64,
+    /// Lost so far, by source.
+    pub total: [u64; SOURCES as usize],
+    /// Lost so far, by CPU.
+    pub by_cpu: Vec<u64>,
+}
+
+impl Losses {
+    /// Begins to count.
+    pub fn new(map: MapHandle) -> Losses {
+        Losses { map, last: Vec::new(), since_ns: crate::clock::mono_ns(), total: [0; 16], by_cpu: Vec::new() }
+    }
+
+    /// What was lost since the last call, one row for each source, CPU and reason.
+    pub fn read(&mut self) -> Result<Option<Table>> {
+        let now = crate::clock::mono_ns();
+        let mut table = Table::new(&meta::kind(meta::LOSS));
+        self.last.resize((SOURCES * REASONS) as usize, Vec::new());
+        for source in 0..=Source::Profile as u32 {
+            for reason in 1..REASONS {
+                let key = source * REASONS + reason;
+                let Some(cpus) = self.map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)? else { continue };
+                let last = &mut self.last[key as usize];
+                last.resize(cpus.len(), 0);
+                self.by_cpu.resize(cpus.len().max(self.by_cpu.len()), 0);
+                for (cpu, bytes) in cpus.iter().enumerate() {
+                    let count = bytes.first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
+                    let new = count - last[cpu].min(count);
+                    last[cpu] = count;
+                    if new > 0 {
+                        self.total[source as usize] += new;
+                        self.by_cpu[cpu] += new;
+                        table.push(&[
+                            source.into(),
+                            (cpu as u32).into(),
+                            self.since_ns.into(),
+                            now.into(),
+                            reason.into(),
+                            new.into(),
+                        ]);
+                    }
+                }
+            }
+        }
+        self.since_ns = now;
+        Ok((table.rows() > 0).then_some(table))
+    }
+}
+
+/// Run time of the BPF programs. The kernel counts it only when asked and then pays some 20 ns a run, so it is asked
+/// for one second in thirty, the first one included, and the rest is taken to cost the same.
+pub struct BpfTime {
+    programs: Vec<(Source, OwnedFd)>,
+    enabled: Option<OwnedFd>,
+    window: Instant,
+    measured: Duration,
+    possible: bool,
+}
+
+const MEASURE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(29);
+
+/// Run time and runs of a source's programs in the measured windows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    /// Nanoseconds.
+    pub run_ns: u64,
+    /// Runs.
+    pub runs: u64,
+}
+
+impl BpfTime {
+    /// Begins to measure the programs of `objects`.
+    pub fn start<'a>(objects: impl Iterator<Item = (Source, &'a Object)>) -> Result<BpfTime> {
+        let mut programs = Vec::new();
+        for (source, object) in objects {
+            for program in object.progs().filter(|p| p.autoload()) {
+                programs.push((source, program.as_fd().try_clone_to_owned()?));
+            }
+        }
+        let mut time =
+            BpfTime { programs, enabled: None, window: Instant::now(), measured: Duration::ZERO, possible: true };
+        time.enable();
+        Ok(time)
+    }
+
+    fn enable(&mut self) {
+        // SAFETY: a system call without pointers; the descriptor that it returns is owned from here on.
+        let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
+        self.possible = fd >= 0;
+        // SAFETY: `fd` is a descriptor that was returned just now.
+        self.enabled = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+        self.window = Instant::now();
+    }
+
+    /// Ends or begins a window when it is time.
+    pub fn tick(&mut self) {
+        match &self.enabled {
+            Some(_) if self.window.elapsed() >= MEASURE => self.stop(),
+            None if self.possible && self.window.elapsed() >= PAUSE => self.enable(),
+            _ => {}
+        }
+    }
+
+    /// Ends the window.
+    pub fn stop(&mut self) {
+        if self.enabled.take().is_some() {
+            self.measured += self.window.elapsed();
+            self.window = Instant::now();
+        }
+    }
+
+    /// How long has been measured.
+    pub fn measured(&self) -> Duration {
+        self.measured + self.enabled.as_ref().map_or(Duration::ZERO, |_| self.window.elapsed())
+    }
+
+    /// What the programs of `source` ran in the measured windows.
+    pub fn runs(&self, source: Source) -> Runs {
+        let mut sum = Runs::default();
+        for (_, fd) in self.programs.iter().filter(|(s, _)| *s == source) {
+            let mut info = libbpf_sys::bpf_prog_info::default();
+            let mut len = size_of_val(&info) as u32;
+            // SAFETY: `info` is a whole, zeroed bpf_prog_info and `len` its size; the kernel writes at most that much.
+            let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd.as_raw_fd(), &mut info, &mut len) };
+            if result == 0 {
+                sum.run_ns += info.run_time_ns;
+                sum.runs += info.run_cnt;
+            }
+        }
+        sum
+    }
+}
+
+/// CPU time of this process, ns, and its largest resident memory, bytes.
+pub fn own_usage() -> (u64, u64) {
+    // SAFETY: `usage` is zeroed and whole; getrusage writes into it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
+    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+}
