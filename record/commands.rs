@@ -40,7 +40,8 @@ pub fn to_stdout(write: impl FnOnce(&mut Out) -> anyhow::Result<u8>) -> anyhow::
         out.flush()?;
         Ok(code)
     });
-    let closed = |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+    let closed =
+        |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
     match result {
         Err(error) if closed(&error) => {
             // What is still buffered must not be written again when the buffer goes.

@@ -109,7 +109,8 @@ fn create(path: &Path) -> std::io::Result<File> {
 }
 
 fn report(out: &mut Out, path: &Path, trace: &Trace, result: &Recovered) -> std::io::Result<()> {
-    let name = if trace.segments.len() > 1 { file_name(path).display().to_string() } else { path.display().to_string() };
+    let name =
+        if trace.segments.len() > 1 { file_name(path).display().to_string() } else { path.display().to_string() };
     writeln!(out, "{name}: kept {} blocks with {} events", result.blocks, result.events)?;
     if !result.had_end {
         writeln!(out, "{name}: it had no end: what was not yet written then is lost")?;
@@ -121,7 +122,8 @@ fn report(out: &mut Out, path: &Path, trace: &Trace, result: &Recovered) -> std:
         *sum = (sum.0 + 1, sum.1 + u64::from(rows));
     }
     for (block_type, (blocks, rows)) in lost {
-        let type_name = BlockType::from_number(block_type).map_or(format!("type {block_type:#04x}"), |t| t.name().into());
+        let type_name =
+            BlockType::from_number(block_type).map_or(format!("type {block_type:#04x}"), |t| t.name().into());
         let rows_are = if block_type == BlockType::Events as u8 { "events" } else { "rows" };
         writeln!(out, "{name}: lost {blocks} {type_name} blocks with {rows} {rows_are}")?;
     }

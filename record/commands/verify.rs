@@ -22,8 +22,10 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<u8> {
         for (path, segment) in &trace.segments {
             let first = segment.blocks[0].header;
             if let Some((seq, number)) = next.filter(|(seq, _)| *seq != first.seq) {
-                let what = format!("expected block {seq} of segment {number} here, found block {} of segment {}: a segment is missing or cut",
-                    first.seq, first.segment);
+                let what = format!(
+                    "expected block {seq} of segment {number} here, found block {} of segment {}: a segment is missing or cut",
+                    first.seq, first.segment
+                );
                 check.problem(path, 0, &what)?;
             }
             check.segment(path, segment)?;
@@ -103,13 +105,22 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn block(&mut self, path: &Path, segment: &Segment, block: &BlockRef, defined: &HashSet<u64>) -> anyhow::Result<()> {
+    fn block(
+        &mut self,
+        path: &Path,
+        segment: &Segment,
+        block: &BlockRef,
+        defined: &HashSet<u64>,
+    ) -> anyhow::Result<()> {
         let h = &block.header;
         let Some(block_type) = BlockType::from_number(h.block_type) else {
             match segment.read_stored(block) {
                 Ok(_) if h.block_type >= 0x80 => {}
                 Ok(_) => {
-                    let what = format!("block type {:#04x} with {} rows is not understood; try a newer bpfrec", h.block_type, h.rows);
+                    let what = format!(
+                        "block type {:#04x} with {} rows is not understood; try a newer bpfrec",
+                        h.block_type, h.rows
+                    );
                     self.note(path, block.offset, &what)?;
                 }
                 Err(error) => self.problem(path, block.offset, &error.to_string())?,
@@ -118,11 +129,19 @@ impl Check<'_> {
         };
         let rows = match segment.read(block, &|_| true) {
             Ok(rows) => rows,
-            Err(error @ Error::NotUnderstood { .. }) => return Ok(self.note(path, block.offset, &error.to_string())?),
-            Err(error) => return Ok(self.problem(path, block.offset, &format!("{} block: {error}", block_type.name()))?),
+            Err(error @ Error::NotUnderstood { .. }) => {
+                return Ok(self.note(path, block.offset, &error.to_string())?);
+            }
+            Err(error) => {
+                return Ok(self.problem(path, block.offset, &format!("{} block: {error}", block_type.name()))?);
+            }
         };
         if rows.unknown_rows > 0 {
-            self.note(path, block.offset, &format!("{} rows are not understood; try a newer bpfrec", rows.unknown_rows))?;
+            self.note(
+                path,
+                block.offset,
+                &format!("{} rows are not understood; try a newer bpfrec", rows.unknown_rows),
+            )?;
         }
         let found = rows.unknown_rows + rows.tables.iter().map(|t| t.rows() as u64).sum::<u64>();
         if found != u64::from(h.rows) {
@@ -151,7 +170,8 @@ impl Check<'_> {
         let times: Vec<u64> = events.flat_map(|t| ints(segment, t, "ts_ns")).collect();
         let outside = times.iter().filter(|ts| **ts < h.ts_min_ns || **ts > h.ts_max_ns).count();
         if outside > 0 {
-            let what = format!("{outside} events lie outside of the header's time from {} to {} ns", h.ts_min_ns, h.ts_max_ns);
+            let what =
+                format!("{outside} events lie outside of the header's time from {} to {} ns", h.ts_min_ns, h.ts_max_ns);
             self.problem(path, block.offset, &what)?;
         }
         Ok(())
@@ -187,7 +207,8 @@ impl Check<'_> {
     fn index(&mut self, path: &Path, block: &BlockRef, segment: &Segment, table: &Table) -> anyhow::Result<()> {
         let [Column::Int(offsets), Column::Text(headers), ..] = &table.columns[..] else { return Ok(()) };
         for (row, offset) in offsets.iter().enumerate() {
-            let found = segment.blocks.binary_search_by_key(offset, |b| b.offset).ok().map(|i| segment.blocks[i].header);
+            let found =
+                segment.blocks.binary_search_by_key(offset, |b| b.offset).ok().map(|i| segment.blocks[i].header);
             if found.is_none_or(|h| h.encode() != headers.get(row)) {
                 let what = format!("the index lists a block at offset {offset} that is not there as listed");
                 self.problem(path, block.offset, &what)?;
