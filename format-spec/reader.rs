@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kind::Registry;
 use crate::table::{Column, Table};
 use crate::writer::{END_LEN, EndReason};
-use crate::{MAJOR, meta, section};
+use crate::{MAJOR, MAX_PAYLOAD, meta, section};
 
 /// Bytes that can be read at any offset, from several threads.
 pub trait ReadAt: Send + Sync {
@@ -134,9 +134,14 @@ impl Segment {
         });
     }
 
-    /// Rows of one kind from the first few blocks of a type: the writer makes one or two, a bomb thousands.
+    /// Rows of one kind from the first blocks of a type: the writer makes a few small ones, a bomb thousands.
     fn tables_of(&self, block_type: BlockType, kind: u16) -> Vec<Table> {
-        let first = self.blocks_of(block_type).take(4);
+        let mut left = 2 * u64::from(MAX_PAYLOAD);
+        let first = self.blocks_of(block_type).take_while(|b| {
+            let before = left;
+            left = left.saturating_sub(u64::from(b.header.raw_len));
+            before > 0
+        });
         let mut tables: Vec<_> =
             first.filter_map(|b| self.read(b, &|id| id == kind).ok()).flat_map(|rows| rows.tables).collect();
         tables.retain(|t| t.kind == kind);
