@@ -1,0 +1,109 @@
+//! What of a trace cannot be read: counted, shown, and stepped over.
+
+use std::path::Path;
+
+use bpfrec_format::{BlockRef, BlockType, Trace};
+
+use crate::losses::Spans;
+
+/// Places that are named; more are only counted.
+const NAMED: usize = 16;
+
+/// What could not be read.
+#[derive(Clone, Debug, Default)]
+pub struct Damage {
+    /// Damaged blocks.
+    pub blocks: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes that are no block.
+    pub bytes: u64,
+    /// Blocks whose numbers are missing.
+    pub missing_blocks: u64,
+    /// Segments without an end: the recorder was killed, or the file is cut.
+    pub unfinished: u64,
+    /// Files of the directory that are no segment of the trace.
+    pub refused: u64,
+    /// The first places, in words.
+    pub places: Vec<String>,
+    /// Spans of time in which events may be missing.
+    pub spans: Spans,
+    /// Blocks of types that this version does not know: no damage.
+    pub unknown_blocks: u64,
+    /// Rows of kinds that neither this version nor the trace describes: no damage.
+    pub unknown_rows: u64,
+}
+
+impl Damage {
+    /// What opening the trace already showed.
+    pub(crate) fn of_trace(trace: &Trace) -> Damage {
+        let mut damage = Damage { missing_blocks: trace.missing_blocks(), ..Damage::default() };
+        damage.refused = trace.refused.len() as u64;
+        for (path, error) in &trace.refused {
+            damage.place(format!("{}: {error}", path.display()));
+        }
+        for (path, segment) in &trace.segments {
+            damage.unfinished += u64::from(segment.end.is_none());
+            for d in &segment.damage {
+                damage.bytes += d.len;
+                damage.place(format!("{}: {} bytes at offset {}: {}", path.display(), d.len, d.offset, d.what));
+            }
+        }
+        damage.gaps(trace);
+        damage
+    }
+
+    /// Where block numbers are missing, events between the blocks around the gap may be missing.
+    fn gaps(&mut self, trace: &Trace) {
+        let mut before: Option<BlockRef> = None;
+        let mut open: Option<u64> = None;
+        for (_, block) in trace.blocks() {
+            let h = &block.header;
+            let gap = before.is_some_and(|b| h.seq > b.header.seq + 1);
+            if gap && open.is_none() {
+                open = Some(before.map_or(0, |b| b.header.ts_min_ns));
+            }
+            if h.block_type == BlockType::Events as u8 {
+                if let Some(from) = open.take() {
+                    self.spans.add(from, h.ts_max_ns);
+                }
+                before = Some(*block);
+            } else if let Some(b) = &mut before {
+                b.header.seq = h.seq;
+            }
+        }
+        if let Some(from) = open {
+            self.spans.add(from, u64::MAX);
+        }
+    }
+
+    /// A block that cannot be decoded.
+    pub(crate) fn block(&mut self, path: &Path, block: &BlockRef, error: &bpfrec_format::Error) {
+        self.blocks += 1;
+        if block.header.block_type == BlockType::Events as u8 {
+            self.events += u64::from(block.header.rows);
+            self.spans.add(block.header.ts_min_ns, block.header.ts_max_ns);
+        }
+        self.place(format!("{}: {error}", path.display()));
+    }
+
+    fn place(&mut self, what: String) {
+        if self.places.len() < NAMED {
+            self.places.push(what);
+        }
+    }
+
+    /// Adds what another pass found.
+    pub(crate) fn join(&mut self, other: &Damage) {
+        self.blocks += other.blocks;
+        self.events += other.events;
+        self.unknown_rows += other.unknown_rows;
+        other.spans.iter().for_each(|(from, to)| self.spans.add(from, to));
+        other.places.iter().for_each(|place| self.place(place.clone()));
+    }
+
+    /// Whether anything at all is damaged or missing.
+    pub fn any(&self) -> bool {
+        self.blocks + self.bytes + self.missing_blocks + self.unfinished + self.refused > 0
+    }
+}

@@ -1,0 +1,146 @@
+//! One Parquet file: what DuckDB and Spark read alike. Signed integers only, no timestamp types, ordered rows, and nothing
+//! in the file that depends on when or by how many threads it was written.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+use crate::error::Result;
+
+/// Rows of a row group: four of DuckDB's.
+const GROUP_ROWS: usize = 491_520;
+/// Columns that rise steadily: differences are smaller than dictionaries there, and nowhere else.
+const RISING: [&str; 2] = ["ts", "ts_mono"];
+
+/// Where files go. The library names them, the caller makes them.
+pub trait Output: Sync {
+    /// A new file of this name, as `parquet/task.parquet`.
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn Write + Send>>;
+}
+
+/// Type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// INT.
+    Int,
+    /// BIGINT.
+    BigInt,
+    /// DOUBLE.
+    Double,
+    /// VARCHAR.
+    Text,
+    /// LIST of BIGINT.
+    List,
+}
+
+/// A file that is being written.
+pub struct TableFile {
+    writer: ArrowWriter<Box<dyn Write + Send>>,
+    schema: Arc<Schema>,
+}
+
+impl TableFile {
+    /// Begins `parquet/NAME.parquet`. `sorted`: rows come ordered by `ts`, then `cpu`.
+    pub fn new(output: &dyn Output, name: &str, columns: &[(String, Type)], sorted: bool) -> Result<TableFile> {
+        let fields = columns.iter().map(|(name, ty)| {
+            let ty = match ty {
+                Type::Int => DataType::Int32,
+                Type::BigInt => DataType::Int64,
+                Type::Double => DataType::Float64,
+                Type::Text => DataType::Utf8,
+                Type::List => DataType::List(item()),
+            };
+            Field::new(name, ty, true)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let mut properties = WriterProperties::builder()
+            .set_created_by("bpfrec".into())
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_max_row_group_row_count(Some(GROUP_ROWS));
+        for column in RISING {
+            let path = ColumnPath::from(column);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+        if sorted {
+            let position = |name: &str| columns.iter().position(|(column, _)| column == name);
+            let by = ["ts", "cpu"].iter().filter_map(|name| position(name));
+            let by = by.map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: false });
+            properties = properties.set_sorting_columns(Some(by.collect()));
+        }
+        let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+        let out = output.create(&format!("parquet/{name}.parquet"))?;
+        Ok(TableFile { writer: ArrowWriter::try_new_with_options(out, schema.clone(), options)?, schema })
+    }
+
+    /// Adds rows, a column each.
+    pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        Ok(self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?)
+    }
+
+    /// Writes the end.
+    pub fn finish(self) -> Result<()> {
+        let mut out = self.writer.into_inner()?;
+        Ok(out.flush()?)
+    }
+}
+
+fn item() -> Arc<Field> {
+    Arc::new(Field::new("element", DataType::Int64, true))
+}
+
+/// INT values.
+pub fn ints(values: impl Iterator<Item = i32>) -> ArrayRef {
+    Arc::new(Int32Array::from_iter_values(values))
+}
+
+/// INT values of which some are NULL.
+pub fn some_ints(values: impl Iterator<Item = Option<i32>>) -> ArrayRef {
+    Arc::new(values.collect::<Int32Array>())
+}
+
+/// BIGINT values.
+pub fn big_ints(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+/// BIGINT values of which some are NULL.
+pub fn some_big_ints(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<Int64Array>())
+}
+
+/// DOUBLE values.
+pub fn doubles(values: impl Iterator<Item = f64>) -> ArrayRef {
+    Arc::new(Float64Array::from_iter_values(values))
+}
+
+/// VARCHAR values.
+pub fn texts<S: AsRef<str>>(values: impl Iterator<Item = S>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+/// VARCHAR values, NULL where empty.
+pub fn some_texts<S: AsRef<str>>(values: impl Iterator<Item = S>) -> ArrayRef {
+    Arc::new(values.map(|s| Some(s).filter(|s| !s.as_ref().is_empty())).collect::<StringArray>())
+}
+
+/// LIST values.
+pub fn lists<'a>(values: impl Iterator<Item = &'a [u64]>) -> Result<ArrayRef> {
+    let (mut lengths, mut items) = (Vec::new(), Vec::new());
+    for list in values {
+        lengths.push(list.len());
+        items.extend(list.iter().map(|v| *v as i64));
+    }
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(item(), offsets, Arc::new(Int64Array::from(items)), None)?))
+}

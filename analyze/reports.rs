@@ -1,0 +1,240 @@
+//! Reports: from a trace to a table that a person reads. A new one is a file in `reports/` and a line in [`REPORTS`].
+
+pub mod biolatency;
+pub mod profile;
+pub mod runqlat;
+pub mod summary;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::OnceLock;
+
+use bpfrec_format::{Source, Trace};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::histogram::{Histogram, Unit};
+use crate::meta::Meta;
+use crate::pipeline::{self, Options, Reading, Visitor};
+use crate::sched::Unpaired;
+use crate::symbols::Symbols;
+use crate::text;
+
+/// All reports.
+pub const REPORTS: &[&ReportKind] = &[&summary::KIND, &runqlat::KIND, &biolatency::KIND, &profile::KIND];
+
+/// A report that can be asked for.
+pub struct ReportKind {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Sources whose events it needs, and whose losses it shows.
+    pub sources: &'static [Source],
+    /// Its own flags.
+    pub flags: &'static [Flag],
+    /// Makes it.
+    pub new: fn(&Flags, &Filter) -> Result<Box<dyn Report>>,
+}
+
+/// A flag of a report.
+pub struct Flag {
+    /// One letter.
+    pub short: Option<char>,
+    /// Name.
+    pub long: &'static str,
+    /// What it takes, if anything.
+    pub value: Option<&'static str>,
+    /// One line about it.
+    pub help: &'static str,
+}
+
+impl Flag {
+    /// A flag that takes nothing.
+    pub const fn new(short: Option<char>, long: &'static str, help: &'static str) -> Flag {
+        Flag { short, long, value: None, help }
+    }
+}
+
+/// Flags that were given, by their long names.
+#[derive(Clone, Debug, Default)]
+pub struct Flags(pub BTreeMap<&'static str, String>);
+
+impl Flags {
+    /// Whether a flag was given.
+    pub fn has(&self, long: &str) -> bool {
+        self.0.contains_key(long)
+    }
+
+    /// What it was given.
+    pub fn value(&self, long: &str) -> Option<&str> {
+        self.0.get(long).map(String::as_str)
+    }
+
+    /// Refuses flags that contradict each other.
+    pub fn one_of(&self, longs: &[&str]) -> Result<()> {
+        let given: Vec<String> = longs.iter().filter(|l| self.has(l)).map(|l| format!("--{l}")).collect();
+        if given.len() > 1 {
+            return Err(Error::asked(format!("{} cannot be used together", given.join(" and "))));
+        }
+        Ok(())
+    }
+}
+
+/// What a report is written from, beside what it gathered itself.
+pub struct Context<'a> {
+    /// Facts about the recording.
+    pub meta: &'a Meta,
+    /// What reading it showed.
+    pub reading: &'a Reading,
+    /// The part of it that was asked for.
+    pub filter: &'a Filter,
+    /// Resolved when first used.
+    pub symbols: &'a OnceLock<Symbols>,
+}
+
+impl Context<'_> {
+    /// Frames and stacks by name.
+    pub fn symbols(&self) -> &Symbols {
+        self.symbols.get_or_init(|| Symbols::resolve(self.meta))
+    }
+
+    /// Events of the sources that were lost, in the part that was asked for.
+    pub fn lost(&self, sources: &[Source]) -> u64 {
+        sources.iter().map(|s| self.meta.losses.of(*s, self.filter.window())).sum()
+    }
+}
+
+/// A report that gathers while it visits.
+pub trait Report: Visitor {
+    /// As text.
+    fn text(&self, context: &Context<'_>, out: &mut String);
+    /// As JSON; `report` and `lost` are added to it.
+    fn json(&self, context: &Context<'_>) -> Value;
+    /// What stands below the text: what could not be counted, and why.
+    fn notes(&self, _context: &Context<'_>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether the text is for another program, so that notes must not stand in it.
+    fn is_for_programs(&self) -> bool {
+        false
+    }
+    /// Files that were asked for, by the value of the flag that asked.
+    fn files(&self, _context: &Context<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A finished report.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Text or JSON.
+    pub output: String,
+    /// What belongs to people only, where `output` is for a program.
+    pub notes: Vec<String>,
+    /// Names and contents of files that were asked for.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Whether anything was lost or damaged.
+    pub lossy: bool,
+}
+
+/// The report called `name`.
+pub fn find(name: &str) -> Option<&'static ReportKind> {
+    REPORTS.iter().copied().find(|r| r.name == name)
+}
+
+/// Makes one report.
+pub fn run(
+    trace: &Trace,
+    meta: &Meta,
+    kind: &ReportKind,
+    flags: &Flags,
+    filter: &Filter,
+    as_json: bool,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Outcome> {
+    if let Some(missing) = kind.sources.iter().find(|s| !meta.has_source(**s))
+        && kind.sources.len() == 1
+    {
+        let name = missing.name();
+        return Err(Error::asked(format!("the trace has no events of `{name}`: record it with `-e {name}`")));
+    }
+    let mut report = (kind.new)(flags, filter)?;
+    let options = Options { until_ns: filter.to_ns, progress, ..Options::default() };
+    let reading = pipeline::visit(trace, meta, &options, &mut [report.as_mut() as &mut dyn Visitor])?;
+    let context = Context { meta, reading: &reading, filter, symbols: &OnceLock::new() };
+    let mut outcome = Outcome { files: report.files(&context)?, ..Outcome::default() };
+    outcome.lossy = context.lost(kind.sources) > 0 || reading.damage.any();
+    if as_json {
+        outcome.output = json_of(kind, report.as_ref(), &context).to_string();
+        outcome.output.push('\n');
+    } else {
+        report.text(&context, &mut outcome.output);
+        let notes = notes_of(kind, report.as_ref(), &context);
+        if report.is_for_programs() {
+            outcome.notes = notes;
+        } else {
+            for note in notes {
+                let _ = writeln!(outcome.output, "# {note}");
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// The whole JSON of a report.
+pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<'_>) -> Value {
+    let mut all = json!({"report": kind.name});
+    if let (Value::Object(all), Value::Object(own)) = (&mut all, report.json(context)) {
+        all.extend(own);
+        all.insert("lost".into(), context.lost(kind.sources).into());
+        all.insert("damaged_blocks".into(), context.reading.damage.blocks.into());
+    }
+    all
+}
+
+/// All notes of a report: losses, damage, its own.
+pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let lost = context.lost(kind.sources);
+    if lost > 0 {
+        let by_source = kind.sources.iter().map(|s| (s.name(), context.lost(&[*s]))).filter(|(_, n)| *n > 0);
+        let by_source: Vec<String> = by_source.map(|(name, n)| format!("{name} {}", text::count(n))).collect();
+        notes.push(format!("lost: {} events ({})", text::count(lost), by_source.join(", ")));
+    }
+    let damage = &context.reading.damage;
+    if damage.any() {
+        notes.push(format!(
+            "damaged: {} blocks with {} events, {} bytes, {} blocks missing{}: see `bpfrec verify`",
+            text::count(damage.blocks),
+            text::count(damage.events),
+            text::count(damage.bytes),
+            text::count(damage.missing_blocks),
+            if damage.unfinished > 0 { ", not finished" } else { "" },
+        ));
+    }
+    notes.extend(report.notes(context));
+    notes
+}
+
+/// The note about what could not be paired.
+fn unpaired_note(what: &str, unpaired: &Unpaired) -> Option<String> {
+    let Unpaired { no_start, open, lost } = unpaired;
+    (no_start + open + lost > 0).then(|| {
+        let [no_start, open, lost] = [*no_start, *open, *lost].map(text::count);
+        format!(
+            "unpaired {what}: {no_start} began before the trace, {open} still open at its end, {lost} across a loss"
+        )
+    })
+}
+
+fn unpaired_json(unpaired: &Unpaired) -> Value {
+    json!({"no_start": unpaired.no_start, "open": unpaired.open, "lost": unpaired.lost})
+}
+
+/// `unit`, `groups` and `unpaired` of a report of histograms.
+fn histograms_json<'a>(unit: Unit, groups: impl Iterator<Item = (Value, &'a Histogram)>, unpaired: &Unpaired) -> Value {
+    let groups: Vec<Value> = groups.map(|(key, histogram)| histogram.json(key)).collect();
+    json!({"unit": unit.name(), "groups": groups, "unpaired": unpaired_json(unpaired)})
+}

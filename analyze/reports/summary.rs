@@ -1,0 +1,280 @@
+//! `summary`: what was recorded, what was lost, what it cost; who was busy, who waited.
+
+use std::fmt::Write;
+
+use bpfrec_format::Source;
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+
+use super::profile::Profile;
+use super::{Context, Flag, Flags, Report, ReportKind};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::histogram::Quantiles;
+use crate::meta::Meta;
+use crate::pipeline::{Need, Visitor};
+use crate::slab::Slab;
+use crate::tables::meta::source_name;
+use crate::text::{self, count, duration, percent, plain};
+
+/// In the list of reports.
+pub const KIND: ReportKind = ReportKind {
+    name: "summary",
+    about: "What was recorded, lost and spent; the busiest processes and containers; latency quantiles",
+    sources: &[Source::Task, Source::Sched, Source::Block, Source::Profile],
+    flags: &[Flag { short: None, long: "top", value: Some("N"), help: "Processes and containers to name (10)" }],
+    new: |flags, filter| Ok(Box::new(Summary::new(flags, filter)?)),
+};
+
+const SHARES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// Gathers a little of everything.
+pub struct Summary {
+    filter: Filter,
+    top: usize,
+    waits: Quantiles,
+    ios: Quantiles,
+    /// CPU time, by process and by cgroup.
+    cpu_ns: [FxHashMap<u64, u64>; 2],
+    /// When each process was last seen, for its name.
+    seen_ns: FxHashMap<u64, u64>,
+    samples: [FxHashMap<u64, u64>; 2],
+    profile: Profile,
+}
+
+impl Summary {
+    /// As asked.
+    pub fn new(flags: &Flags, filter: &Filter) -> Result<Summary> {
+        let top = flags.value("top").map_or(Ok(10), str::parse);
+        Ok(Summary {
+            filter: filter.clone(),
+            top: top.map_err(|_| Error::asked("--top takes a number"))?,
+            waits: Quantiles::default(),
+            ios: Quantiles::default(),
+            cpu_ns: Default::default(),
+            seen_ns: FxHashMap::default(),
+            samples: Default::default(),
+            profile: Profile::new(&Flags::default(), filter)?,
+        })
+    }
+
+    /// CPU time by process (0) or cgroup (1): exact where switches were recorded, else by samples; the largest first.
+    fn busiest(&self, context: &Context<'_>, of: usize) -> Vec<(u64, u64)> {
+        let exact = !self.cpu_ns[of].is_empty();
+        let hz = context.meta.number("sample_hz").filter(|hz| *hz > 0).unwrap_or(99);
+        let from = if exact { &self.cpu_ns[of] } else { &self.samples[of] };
+        let ns = |n: u64| if exact { n } else { n * 1_000_000_000 / hz };
+        let mut all: Vec<(u64, u64)> = from.iter().map(|(key, n)| (*key, ns(*n))).collect();
+        all.sort_unstable_by_key(|(key, ns)| (std::cmp::Reverse(*ns), *key));
+        all.truncate(self.top);
+        all
+    }
+
+    fn comm<'a>(&self, meta: &'a Meta, pid: u64) -> &'a str {
+        let ts = self.seen_ns.get(&pid).copied().unwrap_or(meta.end_ns);
+        meta.tasks.comm(pid as u32, ts)
+    }
+
+    /// Time that all CPUs had together.
+    fn capacity_ns(&self, meta: &Meta) -> u64 {
+        let cpus = meta.item("cpus_online");
+        cpu_count(cpus).saturating_mul(self.filter.duration_ns)
+    }
+}
+
+/// `4`, or a list as `0-3,8`.
+fn cpu_count(text: &str) -> u64 {
+    if let Ok(n) = text.parse() {
+        return n;
+    }
+    let span = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let ends = from.trim().parse::<u64>().ok().zip(to.trim().parse::<u64>().ok());
+        ends.map_or(0, |(from, to)| (to.saturating_sub(from)).min(1 << 20) + 1)
+    };
+    text.split(',').map(span).sum::<u64>().max(1)
+}
+
+impl Visitor for Summary {
+    fn wants(&self, need: &Need<'_>) -> bool {
+        matches!(need, Need::Waits | Need::Slices | Need::Ios) || self.profile.wants(need)
+    }
+
+    fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
+        let f = &self.filter;
+        slab.waits.iter().filter(|w| f.takes(w.ts_ns, w.pid, w.cgroup_id)).for_each(|w| self.waits.add(w.dur_ns));
+        slab.ios
+            .iter()
+            .filter(|io| f.takes(io.complete_ns, io.pid, io.cgroup_id))
+            .for_each(|io| self.ios.add(io.device_ns()));
+        for s in &slab.slices {
+            // Only the part of a slice that lies in the window was spent in it.
+            let (from, to) = (s.ts_ns.max(f.from_ns), (s.ts_ns + s.dur_ns).min(f.to_ns));
+            if from < to && f.takes(from, s.pid, s.cgroup_id) {
+                *self.cpu_ns[0].entry(s.pid.into()).or_default() += to - from;
+                *self.cpu_ns[1].entry(s.cgroup_id).or_default() += to - from;
+                self.seen_ns.insert(s.pid.into(), s.ts_ns);
+            }
+        }
+        if let Some(table) = slab.table("cpu_sample") {
+            let (pid, cgroup) = (table.ints("pid"), table.ints("cgroup_id"));
+            for row in 0..table.rows() {
+                if f.takes(table.ts[row], pid.get32(row), cgroup.get(row)) {
+                    *self.samples[0].entry(pid.get(row)).or_default() += 1;
+                    *self.samples[1].entry(cgroup.get(row)).or_default() += 1;
+                    self.seen_ns.insert(pid.get(row), table.ts[row]);
+                }
+            }
+        }
+        self.profile.slab(meta, slab)
+    }
+}
+
+impl Report for Summary {
+    fn text(&self, context: &Context<'_>, out: &mut String) {
+        let meta = context.meta;
+        let start = meta.clock.unix_ns(meta.start_ns);
+        let item = |key| plain(meta.item(key));
+        let _ = writeln!(
+            out,
+            "recorded  {} on {} {}, {} from {}",
+            item("sources"),
+            item("host"),
+            item("kernel"),
+            duration(meta.duration_ns()),
+            text::utc(start)
+        );
+        if !meta.item("command").is_empty() {
+            let code = meta.item("command_exit_code");
+            let exit = if code.is_empty() { String::new() } else { format!(", exit code {}", plain(code)) };
+            let _ = writeln!(out, "command   {} (pid {}{exit})", item("command"), item("command_pid"));
+        }
+        let _ = writeln!(
+            out,
+            "events    {} ({} stacks, {} tasks, {} cgroups)",
+            count(meta.events),
+            count(meta.stacks.len() as u64),
+            count(meta.tasks.all().len() as u64),
+            count(meta.cgroups.sorted().len() as u64)
+        );
+        for (source, stats) in meta.sources.iter().filter(|(_, s)| s.kept + s.lost > 0) {
+            let _ = writeln!(
+                out,
+                "  {:<8}{:>14} kept{:>12} lost   {} in BPF",
+                source_name(*source),
+                count(stats.kept),
+                count(stats.lost),
+                duration(stats.bpf_ns)
+            );
+        }
+        let _ = writeln!(out, "lost      {} events", count(meta.losses.all() + context.reading.damage.events));
+        let r = &meta.recorder;
+        let bpf = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).sum());
+        let capacity = cpu_count(meta.item("cpus_online")).saturating_mul(meta.duration_ns());
+        let _ = writeln!(
+            out,
+            "cost      recorder {} CPU, probes {} CPU, together {:.3} % of the machine; {} memory",
+            duration(r.cpu_ns),
+            duration(bpf),
+            percent(r.cpu_ns + bpf, capacity),
+            text::bytes(r.max_rss_bytes)
+        );
+        let (named, frames) = self.profile.named(context);
+        if frames > 0 {
+            let _ = writeln!(out, "symbols   {:.1} % of frames in samples named", percent(named, frames));
+        }
+
+        let by = if self.cpu_ns[0].is_empty() { "by samples" } else { "by switches" };
+        let all = self.capacity_ns(meta);
+        for (of, what) in [(0, "processes"), (1, "cgroups")] {
+            let busiest = self.busiest(context, of);
+            if busiest.is_empty() {
+                continue;
+            }
+            let _ = writeln!(out, "\nbusiest {what}, {by}\n     CPU time   machine  name");
+            for (key, ns) in busiest {
+                let name = match of {
+                    0 => format!("{} ({key})", plain(self.comm(meta, key))),
+                    _ => cgroup_name(meta, key),
+                };
+                let _ = writeln!(out, "{:>13} {:>7.2} %  {name}", duration(ns), percent(ns, all));
+            }
+        }
+        for (what, q) in [("run-queue latency", &self.waits), ("block I/O latency", &self.ios)] {
+            if q.count == 0 {
+                continue;
+            }
+            let _ = writeln!(out, "\n{what}, {} in all", count(q.count));
+            let values = SHARES.iter().map(|(share, name)| format!("{name} {}", duration(q.quantile(*share))));
+            let _ = writeln!(out, "  {}   max {}", values.collect::<Vec<_>>().join("   "), duration(q.max));
+        }
+    }
+
+    fn json(&self, context: &Context<'_>) -> Value {
+        let meta = context.meta;
+        let quantiles = |q: &Quantiles| {
+            let mut all = json!({"count": q.count});
+            SHARES.iter().for_each(|(share, name)| all[format!("{name}_ns")] = q.quantile(*share).into());
+            all["max_ns"] = q.max.into();
+            all
+        };
+        let process = |(pid, ns): (u64, u64)| json!({"pid": pid, "comm": self.comm(meta, pid), "cpu_ns": ns});
+        let cgroup = |(id, ns): (u64, u64)| {
+            let names = meta.cgroups.get(id).map(|c| c.names.clone()).unwrap_or_default();
+            json!({
+                "cgroup_id": id,
+                "cgroup": meta.cgroups.path(id),
+                "runtime": names.runtime,
+                "container_id": names.container_id,
+                "cpu_ns": ns,
+            })
+        };
+        let source = |(source, s): (&u16, &crate::meta::SourceStats)| json!({"name": source_name(*source), "kept": s.kept, "lost": s.lost, "bpf_ns": s.bpf_ns});
+        let (named, frames) = self.profile.named(context);
+        json!({
+            "host": meta.item("host"),
+            "kernel": meta.item("kernel"),
+            "start_ns": meta.clock.unix_ns(meta.start_ns),
+            "duration_ns": meta.duration_ns(),
+            "events": meta.events,
+            "sources": meta.sources.iter().map(source).collect::<Vec<_>>(),
+            "recorder": {
+                "cpu_ns": meta.recorder.cpu_ns,
+                "bpf_ns": meta.recorder.bpf_ns,
+                "max_rss_bytes": meta.recorder.max_rss_bytes,
+            },
+            "processes": self.busiest(context, 0).into_iter().map(process).collect::<Vec<_>>(),
+            "cgroups": self.busiest(context, 1).into_iter().map(cgroup).collect::<Vec<_>>(),
+            "runqlat": quantiles(&self.waits),
+            "biolatency": quantiles(&self.ios),
+            "frames": frames,
+            "frames_named": named,
+        })
+    }
+
+    fn notes(&self, context: &Context<'_>) -> Vec<String> {
+        let reading = context.reading;
+        let waits = super::unpaired_note("waits", &reading.unpaired_waits);
+        let ios = super::unpaired_note("I/O", &reading.unpaired_ios);
+        let damage = &reading.damage;
+        let unknown = (damage.unknown_rows + damage.unknown_blocks > 0).then(|| {
+            let (rows, blocks) = (count(damage.unknown_rows), count(damage.unknown_blocks));
+            format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")
+        });
+        let places = damage.places.iter().map(|place| plain(place).into_owned());
+        waits.into_iter().chain(ios).chain(unknown).chain(places).collect()
+    }
+}
+
+/// Path, with the container where there is one.
+fn cgroup_name(meta: &Meta, id: u64) -> String {
+    let path = meta.cgroups.path(id);
+    let names = meta.cgroups.get(id).map(|c| &c.names);
+    match names.and_then(|n| n.runtime.zip(n.container_id.as_ref())) {
+        Some((runtime, container)) => {
+            let short: String = container.chars().take(12).collect();
+            format!("{runtime} {} {}", plain(&short), plain(&path))
+        }
+        None => plain(&path).into_owned(),
+    }
+}

@@ -1,0 +1,235 @@
+//! Waits for a CPU and stretches on a CPU, out of wakeups and switches.
+//!
+//! A wait begins when a thread is woken or leaves its CPU while still runnable, and ends when it comes to a CPU, as in
+//! libbpf-tools' `runqlat`: a second wakeup before that begins the wait anew. State: one number a live thread and CPU.
+
+use rustc_hash::FxHashMap;
+
+use crate::losses::Spans;
+use crate::slab::{EventTable, Slab};
+use crate::view::Ints;
+
+/// A thread's wait for a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// End of the wait, CLOCK_MONOTONIC.
+    pub ts_ns: u64,
+    /// Length.
+    pub dur_ns: u64,
+    /// Thread.
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// CPU that it came to.
+    pub cpu: u32,
+    /// Its cgroup.
+    pub cgroup_id: u64,
+}
+
+/// A stretch of a thread on a CPU. The idle thread has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Start, CLOCK_MONOTONIC.
+    pub ts_ns: u64,
+    /// Length.
+    pub dur_ns: u64,
+    /// CPU.
+    pub cpu: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its cgroup.
+    pub cgroup_id: u64,
+    /// Kernel state in which it left, and whether it was preempted; `None` when the trace ended first.
+    pub end: Option<(u32, bool)>,
+    /// Wait before it; `None` when its begin is not known.
+    pub runq_ns: Option<u64>,
+}
+
+/// What could not be paired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpaired {
+    /// Ends without a begin: it lies before the trace.
+    pub no_start: u64,
+    /// Begins without an end: it lies after the trace.
+    pub open: u64,
+    /// Pairs thrown away, as events were lost between them.
+    pub lost: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Running {
+    ts_ns: u64,
+    tid: u32,
+    pid: u32,
+    cgroup_id: u64,
+    runq_ns: Option<u64>,
+}
+
+/// Columns that pairing needs.
+pub(crate) fn wants(kind: &str, field: &str) -> bool {
+    match kind {
+        "sched_switch" => !matches!(field, "prev_prio" | "next_prio"),
+        "sched_wakeup" | "sched_wakeup_new" => field == "tid",
+        _ => false,
+    }
+}
+
+/// Pairs slab after slab.
+pub(crate) struct Pairing {
+    runnable: FxHashMap<u32, u64>,
+    running: FxHashMap<u32, Running>,
+    spans: Spans,
+    first_ns: Option<u64>,
+    last_ns: u64,
+    slices: bool,
+    pub(crate) unpaired: Unpaired,
+}
+
+struct Switches<'a> {
+    table: &'a EventTable,
+    prev_tid: Ints<'a>,
+    prev_pid: Ints<'a>,
+    prev_state: Ints<'a>,
+    preempt: Ints<'a>,
+    prev_cgroup: Ints<'a>,
+    next_tid: Ints<'a>,
+    next_pid: Ints<'a>,
+    next_cgroup: Ints<'a>,
+}
+
+impl Pairing {
+    /// `spans`: where events of the source were lost. `slices`: whether slices are wanted, too.
+    pub(crate) fn new(spans: Spans, slices: bool) -> Self {
+        Pairing {
+            runnable: FxHashMap::default(),
+            running: FxHashMap::default(),
+            spans,
+            first_ns: None,
+            last_ns: 0,
+            slices,
+            unpaired: Unpaired::default(),
+        }
+    }
+
+    /// Fills in the slab's waits and slices.
+    pub(crate) fn slab(&mut self, slab: &Slab) -> (Vec<Wait>, Vec<Slice>) {
+        slab.damaged.iter().for_each(|(from, to)| self.spans.add(*from, *to));
+        let (mut waits, mut slices) = (Vec::new(), Vec::new());
+        let wakeups: Vec<(&EventTable, Ints<'_>)> = ["sched_wakeup", "sched_wakeup_new"]
+            .iter()
+            .filter_map(|name| slab.table(name).map(|t| (t, t.ints("tid"))))
+            .collect();
+        let mut at = [0usize; 2];
+        let mut woken_until = |ts: u64, runnable: &mut FxHashMap<u32, u64>| {
+            for ((table, tid), at) in wakeups.iter().zip(&mut at) {
+                while *at < table.rows() && table.ts[*at] <= ts {
+                    let (tid, ts) = (tid.get32(*at), table.ts[*at]);
+                    *at += 1;
+                    // A new thread's wakeup and a plain one cannot both be pending, so the tables need no merging.
+                    if tid != 0 {
+                        runnable.insert(tid, ts);
+                    }
+                }
+            }
+        };
+        if let Some(table) = slab.table("sched_switch") {
+            let s = Switches {
+                table,
+                prev_tid: table.ints("prev_tid"),
+                prev_pid: table.ints("prev_pid"),
+                prev_state: table.ints("prev_state"),
+                preempt: table.ints("preempt"),
+                prev_cgroup: table.ints("prev_cgroup_id"),
+                next_tid: table.ints("next_tid"),
+                next_pid: table.ints("next_pid"),
+                next_cgroup: table.ints("next_cgroup_id"),
+            };
+            waits.reserve(table.rows());
+            for row in 0..table.rows() {
+                woken_until(table.ts[row], &mut self.runnable);
+                self.switch(&s, row, &mut waits, &mut slices);
+            }
+        }
+        woken_until(u64::MAX, &mut self.runnable);
+        slices.sort_by_key(|s: &Slice| (s.ts_ns, s.cpu));
+        (waits, slices)
+    }
+
+    fn switch(&mut self, s: &Switches<'_>, row: usize, waits: &mut Vec<Wait>, slices: &mut Vec<Slice>) {
+        let (ts, cpu) = (s.table.ts[row], s.table.cpu[row]);
+        let (prev, next) = (s.prev_tid.get32(row), s.next_tid.get32(row));
+        let state = s.prev_state.get32(row);
+        let preempted = s.preempt.get(row) != 0;
+        self.first_ns.get_or_insert(ts);
+        self.last_ns = self.last_ns.max(ts);
+        if prev != 0 {
+            const DEAD: u32 = 0x80;
+            if state == 0 || preempted {
+                self.runnable.insert(prev, ts);
+            } else if state & DEAD != 0 {
+                self.runnable.remove(&prev);
+            }
+        }
+        let mut runq_ns = None;
+        if next != 0 {
+            match self.runnable.remove(&next) {
+                None => self.unpaired.no_start += 1,
+                Some(start) if start > ts || self.spans.touch(start, ts) => self.unpaired.lost += 1,
+                Some(start) => {
+                    runq_ns = Some(ts - start);
+                    waits.push(Wait {
+                        ts_ns: ts,
+                        dur_ns: ts - start,
+                        tid: next,
+                        pid: s.next_pid.get32(row),
+                        cpu,
+                        cgroup_id: s.next_cgroup.get(row),
+                    });
+                }
+            }
+        }
+        if !self.slices {
+            return;
+        }
+        let running =
+            Running { ts_ns: ts, tid: next, pid: s.next_pid.get32(row), cgroup_id: s.next_cgroup.get(row), runq_ns };
+        let before = self.running.insert(cpu, running).unwrap_or(Running {
+            // What ran on this CPU before its first switch has run since the begin.
+            ts_ns: self.first_ns.unwrap_or(ts),
+            tid: prev,
+            pid: s.prev_pid.get32(row),
+            cgroup_id: s.prev_cgroup.get(row),
+            runq_ns: None,
+        });
+        if prev != 0 && before.tid == prev && before.ts_ns <= ts && !self.spans.touch(before.ts_ns, ts) {
+            slices.push(before.slice(cpu, ts, Some((state, preempted))));
+        }
+    }
+
+    /// What still runs when the trace ends, and what is left unpaired.
+    pub(crate) fn finish(&mut self) -> Vec<Slice> {
+        self.unpaired.open = self.runnable.len() as u64;
+        let last = self.last_ns;
+        let open = self.running.iter().filter(|(_, r)| r.tid != 0 && !self.spans.touch(r.ts_ns, last));
+        let mut slices: Vec<Slice> = open.map(|(cpu, r)| r.slice(*cpu, last, None)).collect();
+        slices.sort_by_key(|s| (s.ts_ns, s.cpu));
+        slices
+    }
+}
+
+impl Running {
+    fn slice(&self, cpu: u32, until: u64, end: Option<(u32, bool)>) -> Slice {
+        Slice {
+            ts_ns: self.ts_ns,
+            dur_ns: until - self.ts_ns,
+            cpu,
+            tid: self.tid,
+            pid: self.pid,
+            cgroup_id: self.cgroup_id,
+            end,
+            runq_ns: self.runq_ns,
+        }
+    }
+}

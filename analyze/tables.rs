@@ -1,0 +1,50 @@
+//! Parquet tables: one for each kind of events, whatever it is, and those that are made of several kinds.
+
+pub mod block_io;
+pub mod events;
+pub mod meta;
+pub mod runq_wait;
+pub mod sched_slice;
+pub mod stacks;
+
+use bpfrec_format::{Source, Trace};
+
+use crate::error::Result;
+use crate::meta::Meta;
+use crate::parquet_file::{Output, Type};
+use crate::pipeline::Visitor;
+use crate::symbols::Symbols;
+
+/// A table that is written while events go by.
+pub trait EventsTable: Visitor {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Writes its end.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// The tables that are made of what the trace's sources recorded.
+pub fn of_trace<'a>(
+    trace: &Trace,
+    meta: &Meta,
+    symbols: &'a Symbols,
+    output: &'a dyn Output,
+) -> Result<Vec<Box<dyn EventsTable + 'a>>> {
+    let mut tables: Vec<Box<dyn EventsTable + 'a>> = Vec::new();
+    for kind in events::kinds_of(trace, meta) {
+        tables.push(Box::new(events::KindTable::new(kind, symbols, output)?));
+    }
+    if meta.has_source(Source::Sched) {
+        tables.push(Box::new(sched_slice::SliceTable::new(output)?));
+        tables.push(Box::new(runq_wait::WaitTable::new(output)?));
+    }
+    if meta.has_source(Source::Block) {
+        tables.push(Box::new(block_io::IoTable::new(output)?));
+    }
+    Ok(tables)
+}
+
+/// Names and types for [`crate::parquet_file::TableFile::new`].
+fn columns(columns: &[(&str, Type)]) -> Vec<(String, Type)> {
+    columns.iter().map(|(name, ty)| ((*name).to_owned(), *ty)).collect()
+}

@@ -1,0 +1,238 @@
+//! Tables of what is no event: tasks, cgroups, mappings, clocks, losses, the trace itself; and the events that stand beside
+//! them in the trace.
+
+use std::sync::Arc;
+
+use bpfrec_format::meta::reason;
+use bpfrec_format::{Column, Kind, Source, Table};
+
+use super::{columns, events};
+use crate::error::Result;
+use crate::meta::Meta;
+use crate::parquet_file::{self as parquet, Output, TableFile, Type};
+use crate::pipeline::Reading;
+use crate::slab::EventTable;
+use crate::symbols::Symbols;
+
+/// Names of these tables.
+pub const NAMES: [&str; 6] = ["task", "cgroup", "mapping", "clock", "loss", "trace"];
+
+/// Writes them all.
+pub fn write(meta: &Meta, reading: &Reading, symbols: &Symbols, output: &dyn Output) -> Result<()> {
+    tasks(meta, output)?;
+    cgroups(meta, output)?;
+    mappings(meta, output)?;
+    clocks(meta, output)?;
+    losses(meta, output)?;
+    trace(meta, reading, output)?;
+    for (kind, tables) in meta.side_events.values() {
+        side_events(meta, symbols, kind, tables, output)?;
+    }
+    Ok(())
+}
+
+fn tasks(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[
+        ("task_id", Type::BigInt),
+        ("tid", Type::BigInt),
+        ("pid", Type::BigInt),
+        ("ppid", Type::BigInt),
+        ("uid", Type::BigInt),
+        ("comm", Type::Text),
+        ("exe", Type::Text),
+        ("ns_pid", Type::BigInt),
+        ("pid_ns", Type::BigInt),
+        ("start_ts", Type::BigInt),
+        ("end_ts", Type::BigInt),
+        ("cgroup_id", Type::BigInt),
+    ]);
+    let mut file = TableFile::new(output, "task", &columns, false)?;
+    let t = meta.tasks.all();
+    file.write(vec![
+        parquet::big_ints(0..t.len() as i64),
+        parquet::big_ints(t.iter().map(|t| t.tid.into())),
+        parquet::big_ints(t.iter().map(|t| t.pid.into())),
+        parquet::big_ints(t.iter().map(|t| t.ppid.into())),
+        parquet::big_ints(t.iter().map(|t| t.uid.into())),
+        parquet::texts(t.iter().map(|t| t.last_comm())),
+        parquet::some_texts(t.iter().map(|t| &t.exe)),
+        parquet::big_ints(t.iter().map(|t| t.ns_pid.into())),
+        parquet::big_ints(t.iter().map(|t| t.pid_ns.into())),
+        parquet::big_ints(t.iter().map(|t| meta.clock.unix_ns(t.start_ns))),
+        parquet::some_big_ints(t.iter().map(|t| t.end_ns.map(|ns| meta.clock.unix_ns(ns)))),
+        parquet::big_ints(t.iter().map(|t| t.cgroup_id as i64)),
+    ])?;
+    file.finish()
+}
+
+fn cgroups(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[
+        ("cgroup_id", Type::BigInt),
+        ("path", Type::Text),
+        ("runtime", Type::Text),
+        ("container_id", Type::Text),
+        ("pod_uid", Type::Text),
+        ("unit", Type::Text),
+        ("first_ts", Type::BigInt),
+        ("last_ts", Type::BigInt),
+    ]);
+    let mut file = TableFile::new(output, "cgroup", &columns, false)?;
+    let c = meta.cgroups.sorted();
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    file.write(vec![
+        parquet::big_ints(c.iter().map(|(id, _)| *id as i64)),
+        parquet::some_texts(c.iter().map(|(_, c)| &c.path)),
+        parquet::some_texts(c.iter().map(|(_, c)| c.names.runtime.unwrap_or_default())),
+        parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.container_id))),
+        parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.pod_uid))),
+        parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.unit))),
+        parquet::big_ints(c.iter().map(|(_, c)| meta.clock.unix_ns(c.first_ns))),
+        parquet::some_big_ints(c.iter().map(|(_, c)| c.removed_ns.map(|ns| meta.clock.unix_ns(ns)))),
+    ])?;
+    file.finish()
+}
+
+fn mappings(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[
+        ("ts", Type::BigInt),
+        ("pid", Type::BigInt),
+        ("start_addr", Type::BigInt),
+        ("len_bytes", Type::BigInt),
+        ("offset_bytes", Type::BigInt),
+        ("build_id", Type::Text),
+        ("path", Type::Text),
+        ("inode", Type::BigInt),
+        ("dev", Type::Text),
+    ]);
+    let mut file = TableFile::new(output, "mapping", &columns, false)?;
+    for m in meta.mappings.rows.chunks(1 << 16) {
+        let of = |m: &crate::mappings::Mapping| &meta.mappings.files[m.file as usize];
+        file.write(vec![
+            parquet::big_ints(m.iter().map(|m| meta.clock.unix_ns(m.ts_ns))),
+            parquet::big_ints(m.iter().map(|m| m.pid.into())),
+            parquet::big_ints(m.iter().map(|m| m.start as i64)),
+            parquet::big_ints(m.iter().map(|m| m.len as i64)),
+            parquet::big_ints(m.iter().map(|m| m.offset as i64)),
+            parquet::some_texts(m.iter().map(|m| &of(m).build_id)),
+            parquet::some_texts(m.iter().map(|m| &of(m).path)),
+            parquet::big_ints(m.iter().map(|m| m.inode.0 as i64)),
+            parquet::texts(m.iter().map(|m| format!("{}:{}", m.inode.1, m.inode.2))),
+        ])?;
+    }
+    file.finish()
+}
+
+fn clocks(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[("mono_ns", Type::BigInt), ("boot_ns", Type::BigInt), ("realtime_ns", Type::BigInt)]);
+    let mut file = TableFile::new(output, "clock", &columns, false)?;
+    let c = &meta.clock.rows;
+    file.write(vec![
+        parquet::big_ints(c.iter().map(|c| c.0 as i64)),
+        parquet::big_ints(c.iter().map(|c| c.1 as i64)),
+        parquet::big_ints(c.iter().map(|c| c.2)),
+    ])?;
+    file.finish()
+}
+
+fn losses(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[
+        ("source", Type::Text),
+        ("cpu", Type::Int),
+        ("ts_from", Type::BigInt),
+        ("ts_to", Type::BigInt),
+        ("lost", Type::BigInt),
+        ("reason", Type::Text),
+    ]);
+    let mut file = TableFile::new(output, "loss", &columns, false)?;
+    let l = &meta.losses.rows;
+    file.write(vec![
+        parquet::texts(l.iter().map(|l| source_name(l.source))),
+        parquet::ints(l.iter().map(|l| l.cpu as i32)),
+        parquet::big_ints(l.iter().map(|l| meta.clock.unix_ns(l.from_ns))),
+        parquet::big_ints(l.iter().map(|l| meta.clock.unix_ns(l.to_ns))),
+        parquet::big_ints(l.iter().map(|l| l.lost as i64)),
+        parquet::texts(l.iter().map(|l| reason::text(l.reason))),
+    ])?;
+    file.finish()
+}
+
+/// Name of a source, or its number where this version has no name.
+pub(crate) fn source_name(source: u16) -> String {
+    let known = u8::try_from(source).ok().and_then(Source::from_number);
+    known.map_or_else(|| format!("source {source}"), |s| s.name().into())
+}
+
+fn trace(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
+    let columns = columns(&[
+        ("trace_id", Type::Text),
+        ("host", Type::Text),
+        ("kernel", Type::Text),
+        ("arch", Type::Text),
+        ("bpfrec_version", Type::Text),
+        ("sources", Type::Text),
+        ("start_ts", Type::BigInt),
+        ("start_mono_ns", Type::BigInt),
+        ("duration_ns", Type::BigInt),
+        ("sample_hz", Type::BigInt),
+        ("recorder_pid", Type::BigInt),
+        ("completeness", Type::Double),
+        ("events", Type::BigInt),
+        ("lost", Type::BigInt),
+    ]);
+    let mut file = TableFile::new(output, "trace", &columns, false)?;
+    let one = std::iter::once::<&str>;
+    let big = |v: u64| parquet::big_ints(std::iter::once(v as i64));
+    let (lost, events) =
+        (meta.losses.all() + reading.damage.events, meta.events - reading.damage.events.min(meta.events));
+    let completeness = if events + lost == 0 { 1.0 } else { events as f64 / (events + lost) as f64 };
+    file.write(vec![
+        parquet::texts(std::iter::once(format!("{:016x}", meta.trace_id))),
+        parquet::some_texts(one(meta.item("host"))),
+        parquet::some_texts(one(meta.item("kernel"))),
+        parquet::some_texts(one(meta.item("arch"))),
+        parquet::some_texts(one(meta.item("bpfrec_version"))),
+        parquet::some_texts(one(meta.item("sources"))),
+        parquet::big_ints(std::iter::once(meta.clock.unix_ns(meta.start_ns))),
+        big(meta.start_ns),
+        big(meta.duration_ns()),
+        parquet::some_big_ints(std::iter::once(meta.number("sample_hz").map(|hz| hz as i64))),
+        parquet::some_big_ints(std::iter::once(meta.recorder_pid().map(i64::from))),
+        parquet::doubles(std::iter::once(completeness)),
+        big(events),
+        big(lost),
+    ])?;
+    file.finish()
+}
+
+/// Forks, exits, new cgroups: few, and all in memory already.
+fn side_events(meta: &Meta, symbols: &Symbols, kind: &Arc<Kind>, tables: &[Table], output: &dyn Output) -> Result<()> {
+    let mut file = TableFile::new(output, &kind.name, &events::columns(kind), true)?;
+    let mut columns: Vec<Column> = kind.fields.iter().map(|f| Column::empty(f.ty)).collect();
+    let mut keys: Vec<(u64, u64, usize, usize)> = Vec::new();
+    for (t, table) in tables.iter().enumerate() {
+        let view = crate::view::View::new(kind, table);
+        let (ts, cpu) = (view.ints("ts_ns"), view.ints("cpu"));
+        keys.extend((0..table.rows()).map(|row| (ts.get(row), cpu.get(row), t, row)));
+    }
+    keys.sort_unstable();
+    for (i, column) in columns.iter_mut().enumerate() {
+        for (_, _, t, row) in &keys {
+            match (&mut *column, tables[*t].columns.get(i)) {
+                (Column::Int(out), Some(Column::Int(v))) => out.push(v.get(*row).copied().unwrap_or(0)),
+                (Column::Text(out), Some(Column::Text(v))) => out.push(v.get(*row)),
+                (Column::List(out), Some(Column::List(v))) => out.push(v.get(*row)),
+                (Column::Int(out), _) => out.push(0),
+                (Column::Text(out), _) => out.push(&[]),
+                (Column::List(out), _) => out.push(&[]),
+            }
+        }
+    }
+    let table = EventTable {
+        kind: kind.clone(),
+        ts: keys.iter().map(|k| k.0).collect(),
+        cpu: keys.iter().map(|k| k.1 as u32).collect(),
+        columns,
+    };
+    file.write(events::rows(meta, symbols, &table)?)?;
+    file.finish()
+}

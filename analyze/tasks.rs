@@ -1,0 +1,286 @@
+//! Who had a tid when. Tids are used again: each life of one is a task of its own, with a name that may change.
+
+use rustc_hash::FxHashMap;
+
+use crate::view::View;
+
+/// Starts of the same task may differ by this much: /proc knows them in clock ticks only.
+const SAME_START_NS: u64 = 20_000_000;
+/// Events of a task may follow its exit for this long: it still has to give back its memory.
+const AFTER_EXIT_NS: u64 = 1_000_000_000;
+
+/// One life of a tid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Thread.
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Parent process when it was first seen.
+    pub ppid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// The process's pid in its own pid namespace.
+    pub ns_pid: u32,
+    /// Inode number of that namespace.
+    pub pid_ns: u32,
+    /// Start, CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// Exit; `None` while it lives.
+    pub end_ns: Option<u64>,
+    /// Cgroup when it was last told.
+    pub cgroup_id: u64,
+    /// Path of its last exec.
+    pub exe: String,
+    /// Names by the time from which they hold.
+    pub names: Vec<(u64, String)>,
+}
+
+impl Task {
+    /// Name of the thread at `ts_ns`.
+    pub fn comm(&self, ts_ns: u64) -> &str {
+        let after = self.names.partition_point(|(from, _)| *from <= ts_ns);
+        self.names.get(after.saturating_sub(1)).map_or("", |(_, name)| name)
+    }
+
+    /// Last name of the thread.
+    pub fn last_comm(&self) -> &str {
+        self.names.last().map_or("", |(_, name)| name)
+    }
+}
+
+/// What a row says about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Here,
+    Forked,
+    Executed,
+    Renamed,
+    Exited,
+}
+
+struct Row {
+    ts_ns: u64,
+    said: Said,
+    task: Task,
+    comm: String,
+    parent_tid: u32,
+}
+
+/// All tasks of a trace.
+#[derive(Default)]
+pub struct Tasks {
+    rows: Vec<Row>,
+    /// By start and tid; the position is the task's id.
+    all: Vec<Task>,
+    /// Ids by tid, in the order of their starts.
+    by_tid: FxHashMap<u32, Vec<u32>>,
+    /// (pid, time, what began then), for mappings.
+    images: Vec<(u32, u64, Image)>,
+}
+
+/// How a process came to run what it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Image {
+    /// Forked from this process.
+    Forked(u32),
+    /// It runs another program now.
+    Executed,
+}
+
+impl Tasks {
+    /// Takes over `task`, `sched_fork`, `sched_exec`, `task_rename` or `sched_exit` rows.
+    pub(crate) fn add(&mut self, kind: &str, view: View<'_>) {
+        let said = match kind {
+            "task" => Said::Here,
+            "sched_fork" => Said::Forked,
+            "sched_exec" => Said::Executed,
+            "task_rename" => Said::Renamed,
+            "sched_exit" => Said::Exited,
+            _ => return,
+        };
+        let int = |name| view.ints(name);
+        let (ts, tid, pid, ppid, parent_tid) = (int("ts_ns"), int("tid"), int("pid"), int("ppid"), int("parent_tid"));
+        let (uid, ns_pid, pid_ns) = (int("uid"), int("ns_pid"), int("pid_ns"));
+        let (start, cgroup, comm, exe) = (int("start_ns"), int("cgroup_id"), view.texts("comm"), view.texts("exe"));
+        self.rows.extend((0..view.rows()).map(|r| Row {
+            ts_ns: ts.get(r),
+            said,
+            comm: comm.string(r),
+            parent_tid: parent_tid.get32(r),
+            task: Task {
+                tid: tid.get32(r),
+                pid: pid.get32(r),
+                ppid: ppid.get32(r),
+                uid: uid.get32(r),
+                ns_pid: ns_pid.get32(r),
+                pid_ns: pid_ns.get32(r),
+                start_ns: start.get(r),
+                end_ns: None,
+                cgroup_id: cgroup.get(r),
+                exe: exe.string(r),
+                names: Vec::new(),
+            },
+        }));
+    }
+
+    /// Makes lives out of rows.
+    pub(crate) fn finish(&mut self) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|r| (r.ts_ns, r.said));
+        let mut lives: FxHashMap<u32, Vec<Task>> = FxHashMap::default();
+        let mut forks = Vec::new();
+        for row in rows {
+            let (tid, pid, ts) = (row.task.tid, row.task.pid, row.ts_ns);
+            match row.said {
+                Said::Forked if tid == pid => forks.push((pid, ts, row.parent_tid, row.task.ppid)),
+                Said::Executed => self.images.push((pid, ts, Image::Executed)),
+                _ => {}
+            }
+            let of_tid = lives.entry(tid).or_default();
+            if !of_tid.last().is_some_and(|life| continues(life, &row)) {
+                let start_ns = if row.task.start_ns == 0 { ts } else { row.task.start_ns };
+                if let Some(before) = of_tid.last_mut() {
+                    before.end_ns = Some(before.end_ns.unwrap_or(start_ns));
+                }
+                of_tid.push(Task { start_ns, ..row.task.clone() });
+            }
+            let Some(life) = of_tid.last_mut() else { continue };
+            take_over(life, row);
+        }
+        self.all = lives.into_values().flatten().collect();
+        self.all.sort_by_key(|t| (t.start_ns, t.tid));
+        for (id, task) in self.all.iter().enumerate() {
+            self.by_tid.entry(task.tid).or_default().push(id as u32);
+        }
+        for (pid, ts, parent_tid, ppid) in forks {
+            let parent = self.at(parent_tid, ts).map_or(ppid, |t| t.pid);
+            self.images.push((pid, ts, Image::Forked(parent)));
+        }
+        self.images.sort_unstable();
+    }
+
+    /// Id of the task that had `tid` at `ts_ns`.
+    pub fn lookup(&self, tid: u32, ts_ns: u64) -> Option<u32> {
+        let ids = self.by_tid.get(&tid)?;
+        let task = |id: &u32| &self.all[*id as usize];
+        let after = ids.partition_point(|id| task(id).start_ns <= ts_ns);
+        let id = match after.checked_sub(1) {
+            Some(before) => ids[before],
+            // The start in ticks may lie a little after the first event.
+            None => *ids.first().filter(|id| task(id).start_ns - ts_ns < SAME_START_NS)?,
+        };
+        let alive = task(&id).end_ns.is_none_or(|end| ts_ns <= end.saturating_add(AFTER_EXIT_NS));
+        alive.then_some(id)
+    }
+
+    /// The task that had `tid` at `ts_ns`.
+    pub fn at(&self, tid: u32, ts_ns: u64) -> Option<&Task> {
+        self.lookup(tid, ts_ns).map(|id| &self.all[id as usize])
+    }
+
+    /// Name of a thread, or of a process by its leader; empty when unknown.
+    pub fn comm(&self, tid: u32, ts_ns: u64) -> &str {
+        match tid {
+            0 => "swapper",
+            _ => self.at(tid, ts_ns).map_or("", |task| task.comm(ts_ns)),
+        }
+    }
+
+    /// All tasks; the position is the id.
+    pub fn all(&self) -> &[Task] {
+        &self.all
+    }
+
+    /// Forks and execs of processes, by pid and time.
+    pub(crate) fn images(&self) -> &[(u32, u64, Image)] {
+        &self.images
+    }
+}
+
+/// Whether a row is about this life of its tid.
+fn continues(life: &Task, row: &Row) -> bool {
+    let start = row.task.start_ns;
+    if start != 0 && start == life.start_ns {
+        return true;
+    }
+    if row.said == Said::Forked || life.end_ns.is_some() {
+        return false;
+    }
+    start == 0 || start.abs_diff(life.start_ns) < SAME_START_NS
+}
+
+fn take_over(life: &mut Task, row: Row) {
+    if row.task.cgroup_id != 0 {
+        life.cgroup_id = row.task.cgroup_id;
+    }
+    if !row.task.exe.is_empty() {
+        life.exe = row.task.exe;
+    }
+    if row.said == Said::Executed {
+        (life.pid, life.uid) = (row.task.pid, row.task.uid);
+    }
+    if row.said == Said::Exited {
+        life.end_ns = Some(row.ts_ns);
+    }
+    if !row.comm.is_empty() && life.names.last().is_none_or(|(_, name)| *name != row.comm) {
+        // What is said first holds from the start: the trace may begin later.
+        let from = if life.names.is_empty() { life.start_ns } else { row.ts_ns };
+        life.names.push((from, row.comm));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ts_ns: u64, said: Said, tid: u32, start_ns: u64, comm: &str) -> Row {
+        let task = Task { tid, pid: tid, start_ns, ..Task::default() };
+        Row { ts_ns, said, task, comm: comm.into(), parent_tid: 1 }
+    }
+
+    fn tasks(rows: Vec<Row>) -> Tasks {
+        let mut tasks = Tasks { rows, ..Tasks::default() };
+        tasks.finish();
+        tasks
+    }
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_tid_that_is_used_again_borrows_no_name() {
+        let t = tasks(vec![
+            row(5 * S, Said::Here, 7, S, "old"),
+            row(6 * S, Said::Exited, 7, S, "old"),
+            row(9 * S, Said::Forked, 7, 9 * S, "parent"),
+            row(9 * S + 5, Said::Executed, 7, 9 * S, "new"),
+            row(10 * S, Said::Renamed, 7, 9 * S, "newer"),
+        ]);
+        assert_eq!(t.all().len(), 2);
+        assert_eq!(t.comm(7, 2 * S), "old");
+        assert_eq!(t.comm(7, 6 * S + 1), "old");
+        assert_eq!(t.comm(7, 8 * S), "");
+        assert_eq!(t.comm(7, 9 * S + 1), "parent");
+        assert_eq!(t.comm(7, 9 * S + 6), "new");
+        assert_eq!(t.comm(7, 20 * S), "newer");
+        assert_eq!(t.comm(0, S), "swapper");
+        assert_eq!(t.lookup(8, S), None);
+    }
+
+    #[test]
+    fn starts_in_ticks_are_the_same_start() {
+        let t = tasks(vec![
+            row(5 * S, Said::Here, 7, S + 9_000_000, "a"),
+            row(6 * S, Said::Renamed, 7, S, "b"),
+            row(7 * S, Said::Here, 7, S + 9_000_000, "b"),
+        ]);
+        assert_eq!(t.all().len(), 1);
+        assert_eq!(t.lookup(7, S), Some(0));
+    }
+
+    #[test]
+    fn a_lost_fork_is_seen_by_the_start() {
+        let t = tasks(vec![row(5 * S, Said::Here, 7, S, "a"), row(8 * S, Said::Renamed, 7, 7 * S, "b")]);
+        assert_eq!((t.comm(7, 6 * S), t.comm(7, 7 * S)), ("a", "b"));
+    }
+}

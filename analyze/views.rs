@@ -1,0 +1,57 @@
+//! `views.sql`: the Parquet tables with times, names and paths that a person can read.
+
+use std::fmt::Write;
+
+/// (tables that it needs, the view).
+const VIEWS: &[(&[&str], &str)] = &[
+    (&["cgroup"], "CREATE OR REPLACE VIEW cgroups AS
+SELECT *, coalesce(container_id, unit, path) AS name FROM cgroup;"),
+    (&["task"], "CREATE OR REPLACE VIEW tasks AS
+SELECT t.*, make_timestamp_ns(start_ts) AS started, make_timestamp_ns(end_ts) AS ended, c.path AS cgroup
+FROM task t LEFT JOIN cgroup c USING (cgroup_id);"),
+    (&["sched_slice"], "-- Who was on a CPU.
+CREATE OR REPLACE VIEW slices AS
+SELECT make_timestamp_ns(s.ts) AS time, s.*, t.comm, p.comm AS process, c.path AS cgroup
+FROM sched_slice s LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = s.cgroup_id
+LEFT JOIN (SELECT pid, last(comm ORDER BY start_ts) AS comm FROM task WHERE tid = pid GROUP BY pid) p ON p.pid = s.pid;"),
+    (&["runq_wait"], "-- Who waited for a CPU, by the moment in which the wait ended.
+CREATE OR REPLACE VIEW waits AS
+SELECT make_timestamp_ns(w.ts) AS time, w.*, t.comm, c.path AS cgroup
+FROM runq_wait w LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = w.cgroup_id;"),
+    (&["runq_wait"], "-- The histogram of `bpfrec report runqlat`.
+CREATE OR REPLACE VIEW runqlat AS
+SELECT CASE WHEN b = 0 THEN 0 ELSE 1::BIGINT << b END AS low_us, (2::BIGINT << b) - 1 AS high_us, count(*) AS count
+FROM (SELECT CASE WHEN dur_ns < 2000 THEN 0 ELSE floor(log2(dur_ns // 1000))::INT END AS b FROM runq_wait
+      WHERE pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)) GROUP BY b ORDER BY b;"),
+    (&["block_io"], "CREATE OR REPLACE VIEW io AS
+SELECT make_timestamp_ns(i.ts) AS time, i.*, t.comm, c.path AS cgroup, device_ns + coalesce(queue_ns, 0) AS total_ns
+FROM block_io i LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = i.cgroup_id;"),
+    (&["stack", "frame"], "-- Stacks in the form of flamegraph tools, the root first.
+CREATE OR REPLACE VIEW folded AS
+SELECT stack_id, any_value(space) AS space, string_agg(func, ';' ORDER BY depth_from_leaf DESC) AS frames
+FROM (SELECT stack_id, space, unnest(frame_ids) AS frame_id, generate_subscripts(frame_ids, 1) AS depth_from_leaf FROM stack)
+JOIN frame USING (frame_id) GROUP BY stack_id;"),
+    (&["cpu_sample"], "CREATE OR REPLACE VIEW samples AS
+SELECT make_timestamp_ns(s.ts) AS time, s.*, t.comm, c.path AS cgroup, u.frames AS user_stack, k.frames AS kernel_stack
+FROM cpu_sample s LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = s.cgroup_id
+LEFT JOIN folded u ON u.stack_id = s.user_stack_id LEFT JOIN folded k ON k.stack_id = s.kernel_stack_id;"),
+    (&["loss"], "CREATE OR REPLACE VIEW losses AS
+SELECT make_timestamp_ns(ts_from) AS since, make_timestamp_ns(ts_to) AS until, * FROM loss;"),
+];
+
+/// The script for these tables. Paths are relative: run it in the folder.
+pub fn sql(tables: &[String]) -> String {
+    let mut out = String::from(
+        "-- Run in this folder: duckdb -init views.sql\n-- Times: ts is Unix ns, ts_mono is CLOCK_MONOTONIC ns. Durations end in _ns.\n",
+    );
+    for table in tables {
+        let _ =
+            writeln!(out, "CREATE OR REPLACE VIEW {table} AS SELECT * FROM read_parquet('parquet/{table}.parquet');");
+    }
+    for (needs, view) in VIEWS {
+        if needs.iter().all(|need| tables.iter().any(|t| t == need)) {
+            let _ = writeln!(out, "\n{view}");
+        }
+    }
+    out
+}
