@@ -24,8 +24,8 @@ const SYNC: Duration = Duration::from_secs(5);
 pub enum Output {
     /// A file.
     File(FileOutput),
-    /// The standard output.
-    Stdout(io::Stdout),
+    /// The standard output, and the bytes that went there.
+    Stdout(io::Stdout, u64),
 }
 
 /// A file and how far its bytes are on their way to the disk.
@@ -135,8 +135,9 @@ impl Write for Output {
                 f.written += bytes.len() as u64;
                 f.write_behind()
             }
-            Output::Stdout(out) => {
+            Output::Stdout(out, written) => {
                 out.write_all(bytes)?;
+                *written += bytes.len() as u64;
                 out.flush()
             }
         }
@@ -149,12 +150,20 @@ impl Write for Output {
                 f.file.set_len(f.written)?;
                 f.sync()
             }
-            Output::Stdout(out) => out.flush(),
+            Output::Stdout(out, _) => out.flush(),
         }
     }
 }
 
 impl Output {
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        match self {
+            Output::File(f) => f.written,
+            Output::Stdout(_, written) => *written,
+        }
+    }
+
     /// After a failed write: goes back to the end of the last whole block, and from now on the tail may be used.
     pub fn rewind(&mut self, whole: u64) -> io::Result<()> {
         if let Output::File(f) = self {

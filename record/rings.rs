@@ -1,6 +1,7 @@
 //! Drains the rings: events into a chunk a CPU, stack definitions and task events into tables.
 
 use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Kind, Registry, Source, Table, meta};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bpf::SharedMaps;
 use crate::layout::StackRecord;
@@ -20,6 +22,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_AGE: Duration = Duration::from_millis(500);
 /// Time between two looks into the rings while they are far from full.
 pub const POLL: Duration = Duration::from_millis(200);
+
+/// Events that are taken from a ring at once.
+const BATCH: usize = 1 << 16;
 
 /// What has been drained and not yet handed on.
 pub struct Drained {
@@ -148,7 +153,8 @@ impl Drained {
 
 /// The rings and what comes out of them.
 pub struct Rings {
-    events: RingBuffer<'static>,
+    /// One a CPU, so that none can starve the others.
+    events: Vec<RingBuffer<'static>>,
     definitions: RingBuffer<'static>,
     /// What has been drained.
     pub drained: Rc<RefCell<Drained>>,
@@ -165,15 +171,16 @@ impl Rings {
             tasks: FxHashMap::default(),
             kept: [0; 16],
         }));
-        let mut builder = RingBufferBuilder::new();
+        let mut events = Vec::new();
         for (slot, (_, ring)) in shared.rings.iter().enumerate() {
             let drained = Rc::clone(&drained);
+            let mut builder = RingBufferBuilder::new();
             builder.add(ring, move |row| {
                 drained.borrow_mut().event(slot, row);
                 0
             })?;
+            events.push(builder.build().context("cannot map a ring")?);
         }
-        let events = builder.build().context("cannot map the rings")?;
         let mut builder = RingBufferBuilder::new();
         let of_tasks = Rc::clone(&drained);
         builder.add(shared.get("task_ring")?, move |row| {
@@ -191,13 +198,24 @@ impl Rings {
 
     /// Sleeps until [`POLL`] is over or a ring is filling up.
     pub fn wait(&self, at_most: Duration) {
+        // SAFETY: the descriptors belong to the ring buffers, which live as long as `self`.
+        let borrow = |r: &RingBuffer<'_>| unsafe { BorrowedFd::borrow_raw(r.epoll_fd()) };
+        let fds: Vec<_> = self.events.iter().map(borrow).collect();
+        let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(POLL).as_nanos() as _ };
         // An interrupted wait is a wait that ended: the loop looks at its flags anyway.
-        let _ = self.events.poll(at_most.min(POLL));
+        let _ = poll(&mut polled, Some(&timeout));
     }
 
-    /// Takes everything out of all rings. Definitions come second: what an event refers to was sent before it.
+    /// Takes what is in the rings, at most [`BATCH`] events of each: however fast they come, this returns. Definitions
+    /// come second: what an event refers to was sent before it.
     pub fn drain(&self) -> Result<()> {
-        self.events.consume().context("draining the rings")?;
+        for ring in &self.events {
+            let taken = ring.consume_raw_n(BATCH);
+            if taken < 0 {
+                return Err(std::io::Error::from_raw_os_error(-taken)).context("draining a ring");
+            }
+        }
         self.definitions.consume().context("draining the rings of definitions")
     }
 }

@@ -12,8 +12,7 @@ use crate::{cgroups, clock, kernel, processes};
 /// Takes snapshots.
 pub struct Snapshot {
     registry: Arc<Registry>,
-    /// Build ids that have been read.
-    pub build_ids: BuildIds,
+    build_ids: BuildIds,
     cgroup_mount: Option<std::path::PathBuf>,
 }
 

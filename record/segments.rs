@@ -1,0 +1,243 @@
+//! The segments of a trace, one after the other: what the writer thread does with its messages.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::{fs, io};
+
+use anyhow::{Context, Result, anyhow};
+use bpfrec_format::codec::{Compressor, LEVEL};
+use bpfrec_format::writer::Chunk;
+use bpfrec_format::{BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
+
+use crate::output::{self, Output};
+use crate::stacks::Stacks;
+use crate::writer::{Message, Outcome, Plan, Progress};
+
+/// Chunks that may wait: 16 MiB of rows.
+pub const QUEUE: usize = 64;
+
+/// The segments of a trace.
+pub struct Segments {
+    plan: Plan,
+    /// What the other threads look at.
+    pub progress: Arc<Progress>,
+    current: Option<SegmentWriter<Output>>,
+    number: u32,
+    next_seq: u64,
+    finished_bytes: u64,
+    stacks: Stacks,
+    compressor: Compressor,
+}
+
+impl Segments {
+    /// Creates the first segment.
+    pub fn open(plan: Plan, progress: Arc<Progress>) -> Result<Self> {
+        if plan.rotates {
+            make_directory(&plan.path, plan.force)?;
+        }
+        let mut segments = Segments {
+            plan,
+            progress,
+            current: None,
+            number: 0,
+            next_seq: 0,
+            finished_bytes: 0,
+            stacks: Stacks::default(),
+            compressor: Compressor::new(LEVEL)?,
+        };
+        segments.begin()?;
+        Ok(segments)
+    }
+
+    fn segment_path(&self, part: bool) -> PathBuf {
+        let suffix = if part { ".part" } else { "" };
+        self.plan.path.join(format!("seg-{:06}.bpr{suffix}", self.number))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let out = if self.plan.rotates {
+            Output::File(output::create(&self.segment_path(true), false)?)
+        } else if self.plan.path == Path::new("-") {
+            Output::Stdout(io::stdout(), 0)
+        } else {
+            Output::File(output::create(&self.plan.path, self.plan.force)?)
+        };
+        let ids = SegmentIds { trace_id: self.plan.trace_id, segment: self.number, first_seq: self.next_seq };
+        let mut items = self.plan.items.clone();
+        if let Some(last) = self.next_seq.checked_sub(1) {
+            items.push(("previous_segment_seq".into(), last.to_string()));
+        }
+        let writer = SegmentWriter::new(out, ids, &self.plan.registry, &items);
+        self.current = Some(writer.with_context(|| format!("cannot write {}", self.plan.path.display()))?);
+        Ok(())
+    }
+
+    /// Takes messages until the last one.
+    pub fn run(&mut self, messages: &Receiver<Message>) -> Result<Outcome> {
+        for message in messages {
+            let waiting = self.progress.queued.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+            let finish = matches!(message, Message::Finish(_));
+            match self.take(message, waiting) {
+                Ok(()) => {}
+                Err(error) if is_disk_full(&error) => {
+                    self.progress.failed.store(true, Ordering::Relaxed);
+                    self.finish_full_disk()?;
+                    return Ok(Outcome::DiskFull);
+                }
+                Err(error) => return Err(error),
+            }
+            self.count_bytes();
+            if finish {
+                break;
+            }
+        }
+        Ok(Outcome::Whole)
+    }
+
+    fn take(&mut self, message: Message, waiting: usize) -> Result<()> {
+        match message {
+            Message::Chunk(chunk) => self.chunk(&chunk, waiting),
+            Message::Tables(block_type, tables) => {
+                if block_type == BlockType::Stacks {
+                    tables.iter().for_each(|t| self.stacks.define(t));
+                }
+                let lost = tables.iter().filter(|t| t.kind == meta::LOSS).flat_map(|t| t.columns[5].ints()).sum();
+                let writer = self.writer()?;
+                writer.count_lost(lost);
+                writer.write_tables(block_type, &tables.iter().collect::<Vec<_>>())?;
+                Ok(())
+            }
+            Message::Checkpoint(tables) => Ok(self.writer()?.checkpoint(&tables.iter().collect::<Vec<_>>())?),
+            Message::Rotate(snapshot) => self.rotate(&snapshot),
+            Message::Finish(reason) => self.end(reason),
+        }
+    }
+
+    fn writer(&mut self) -> Result<&mut SegmentWriter<Output>> {
+        self.current.as_mut().ok_or_else(|| anyhow!("no segment is open"))
+    }
+
+    /// The ladder under pressure: columns with zstd, columns alone, rows as they are.
+    fn chunk(&mut self, chunk: &Chunk, waiting: usize) -> Result<()> {
+        let compressor = (waiting < QUEUE / 2).then_some(&mut self.compressor);
+        let raw = waiting >= QUEUE * 3 / 4;
+        let block = chunk.encode(&self.plan.registry, compressor, raw)?;
+        let again = self.stacks.refer(chunk, &self.plan.registry);
+        let writer = self.writer()?;
+        if let Some(table) = again {
+            writer.write_tables(BlockType::Stacks, &[&table])?;
+        }
+        writer.write(block)?;
+        Ok(())
+    }
+
+    fn end(&mut self, reason: EndReason) -> Result<()> {
+        self.progress.undefined_stacks.store(self.stacks.undefined(), Ordering::Relaxed);
+        let Some(mut writer) = self.current.take() else { return Ok(()) };
+        if self.stacks.undefined() > 0 {
+            let now = crate::clock::mono_ns();
+            let table =
+                crate::stats::loss_row(0, None, (now, now), meta::reason::STACK_UNDEFINED, self.stacks.undefined());
+            writer.write_tables(BlockType::Loss, &[&table])?;
+        }
+        writer.get_mut().begin_end();
+        let (out, next_seq) = writer.finish(reason)?;
+        self.next_seq = next_seq;
+        self.finished_bytes += out.written();
+        if self.plan.rotates {
+            let (part, path) = (self.segment_path(true), self.segment_path(false));
+            fs::rename(&part, &path).with_context(|| format!("cannot rename {}", part.display()))?;
+            fs::File::open(&self.plan.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, snapshot: &[(BlockType, Table)]) -> Result<()> {
+        self.end(EndReason::Rotate)?;
+        self.number += 1;
+        self.stacks.next_segment();
+        self.begin()?;
+        for (block_type, table) in snapshot {
+            self.writer()?.write_tables(*block_type, &[table])?;
+        }
+        if let Some(max) = self.plan.max_bytes {
+            remove_oldest(&self.plan.path, max)?;
+        }
+        Ok(())
+    }
+
+    /// The disk is full: the segment ends after its last whole block, in the space that was reserved for that.
+    fn finish_full_disk(&mut self) -> Result<()> {
+        let Some(writer) = self.current.as_mut() else { return Ok(()) };
+        let whole = writer.bytes();
+        writer.get_mut().rewind(whole)?;
+        // Even without its end the file is whole up to here; set_len in flush() would not come without it.
+        if let Err(error) = self.end(EndReason::DiskFull) {
+            eprintln!("bpfrec: the end of the segment could not be written ({error:#}); all before it can be read");
+        }
+        Ok(())
+    }
+
+    fn count_bytes(&self) {
+        let segment = self.current.as_ref().map_or(0, SegmentWriter::bytes);
+        self.progress.segment_bytes.store(segment, Ordering::Relaxed);
+        self.progress.bytes.store(self.finished_bytes + segment, Ordering::Relaxed);
+    }
+}
+
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|e| match e.downcast_ref::<Error>() {
+        Some(Error::Io(io)) => Some(io),
+        _ => e.downcast_ref::<io::Error>(),
+    });
+    io.is_some_and(|e| matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)))
+}
+
+/// An empty directory for segments; with `force` the segments of an earlier recording go.
+fn make_directory(path: &Path, force: bool) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Err(error) = fs::DirBuilder::new().mode(0o700).create(path)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error).with_context(|| format!("cannot create the directory {}", path.display()));
+    }
+    let old = segments_of(path)?;
+    if !old.is_empty() && !force {
+        return Err(anyhow!("{} holds a recording: --force replaces it", path.display()));
+    }
+    for (segment, _) in old {
+        fs::remove_file(&segment).with_context(|| format!("cannot remove {}", segment.display()))?;
+    }
+    Ok(())
+}
+
+/// Segment files of a directory with their sizes, oldest first.
+fn segments_of(path: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| format!("cannot read the directory {}", path.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("seg-") && (name.ends_with(".bpr") || name.ends_with(".bpr.part")) {
+            segments.push((entry.path(), entry.metadata().map_or(0, |m| m.len())));
+        }
+    }
+    segments.sort();
+    Ok(segments)
+}
+
+/// Deletes the oldest finished segments until all together are at most `max` bytes.
+fn remove_oldest(path: &Path, max: u64) -> Result<()> {
+    let segments = segments_of(path)?;
+    let mut total: u64 = segments.iter().map(|(_, len)| len).sum();
+    for (segment, len) in segments.iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "bpr")) {
+        if total <= max {
+            break;
+        }
+        fs::remove_file(segment).with_context(|| format!("cannot remove {}", segment.display()))?;
+        total -= len;
+    }
+    Ok(())
+}

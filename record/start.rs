@@ -1,0 +1,177 @@
+//! The beginning of a recording: load, watch, take stock, attach, open the file. In this order nothing falls in between.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bpfrec_format::{Registry, Source as Id};
+use libbpf_rs::MapHandle;
+use libbpf_rs::btf::Btf;
+
+use crate::args::RecordArgs;
+use crate::bpf::SharedMaps;
+use crate::build_id::BuildIds;
+use crate::command::{self, Running};
+use crate::filter::Filter;
+use crate::layout::Config;
+use crate::rings::Rings;
+use crate::session::Session;
+use crate::sideband::Sideband;
+use crate::snapshot::Snapshot;
+use crate::sources::{self, Context, Source};
+use crate::stats::{BpfTime, Losses};
+use crate::status::Status;
+use crate::writer::{Message, Plan, Writer};
+use crate::{clock, kernel, limits};
+
+/// The sources to record, and whether each was asked for by name.
+fn choose(args: &RecordArgs) -> Result<Vec<(Box<dyn Source>, bool)>> {
+    let known: Vec<_> = sources::all().iter().map(|s| s.name()).collect();
+    if let Some(unknown) = args.sources.iter().find(|s| !known.contains(&&***s)) {
+        bail!("there is no source {unknown:?}: known are {}", known.join(", "));
+    }
+    let named = !args.sources.is_empty();
+    let wanted = |name: &str| match named {
+        true => args.sources.iter().any(|s| s == name),
+        false => sources::DEFAULT.contains(&name),
+    };
+    Ok(sources::all().into_iter().filter(|s| wanted(s.name())).map(|s| (s, named)).collect())
+}
+
+/// Default size of a CPU's ring: 4 MiB, and on wide machines less, so that all together stay at 128 MiB.
+fn ring_bytes(args: &RecordArgs, cpus: usize) -> u32 {
+    let default = ((128 << 20) / cpus.max(1) as u64).clamp(256 << 10, 4 << 20);
+    let bytes = args.ring_size.unwrap_or(default).clamp(4096, 1 << 30);
+    // A power of two, and not more than was asked for.
+    1 << bytes.ilog2()
+}
+
+fn id_of(name: &str) -> Id {
+    Id::ALL.iter().copied().find(|id| id.name() == name).unwrap_or(Id::Recorder)
+}
+
+impl Session {
+    /// Loads and attaches everything, creates the output and starts the command.
+    pub fn start(args: RecordArgs) -> Result<Session> {
+        let status = Status::new(args.quiet);
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let registry = Arc::new(Registry::default());
+        let cpus = limits::online_cpus()?;
+        let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
+        let filter = Filter::new(&args)?;
+        let ring_bytes = ring_bytes(&args, cpus.len());
+        let mut config = Config { own_pid: std::process::id(), wake_bytes: ring_bytes / 4, ..Config::default() };
+        filter.configure(&mut config);
+        let context = Context { btf: &btf, config, frequency: args.frequency, cpus: &cpus };
+
+        // Load everything; nothing runs yet.
+        let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
+        let mut tasks = sources::task::load(config, &mut shared).context("the task programs")?;
+        filter.fill(&shared)?;
+        let mut loaded = Vec::new();
+        let mut items = kernel::items();
+        for (source, named) in choose(&args)? {
+            match source.load(&context, &mut shared) {
+                Ok(object) => loaded.push((source, named, object)),
+                Err(error) if named => return Err(error.context(format!("source {}", source.name()))),
+                Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
+            }
+        }
+        let rings = Rings::open(&shared, Arc::clone(&registry))?;
+        let losses = Losses::new(MapHandle::try_from(shared.get("lost")?)?);
+
+        // From here on what changes is seen; then what is there already is read. So nothing falls in between.
+        let sideband = match Sideband::open(&cpus) {
+            Ok(sideband) => Some(sideband),
+            Err(error) => {
+                status.say(&format!("mappings made from now on are not recorded: {error:#}"));
+                None
+            }
+        };
+        sources::task::attach(&mut tasks).context("the task programs")?;
+        let mut snapshot = Snapshot::new(Arc::clone(&registry));
+        let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
+        let (first, warnings) = snapshot.take(&iterator)?;
+        warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
+
+        let mut names = Vec::new();
+        let mut attached = Vec::new();
+        for (source, named, mut object) in loaded {
+            match source.attach(&context, &mut object) {
+                Ok(()) => {
+                    items.extend(source.items(&context));
+                    names.push(source.name());
+                    attached.push((id_of(source.name()), object));
+                }
+                Err(error) if named => return Err(error.context(format!("source {}", source.name()))),
+                Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
+            }
+        }
+        if attached.is_empty() {
+            bail!("no source can be recorded on this kernel");
+        }
+        items.push(("sources".into(), names.join(",")));
+        items.push(("start_mono_ns".into(), clock::mono_ns().to_string()));
+        items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
+        items.push(("ring_bytes".into(), ring_bytes.to_string()));
+        items.extend(filter.items(&args));
+        items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
+
+        let objects = attached.iter().map(|(id, l)| (*id, l.object())).chain([(Id::Task, tasks.object())]);
+        let bpf_time = BpfTime::start(objects)?;
+        let writer = Writer::start(Plan {
+            path: args.output.clone(),
+            rotates: args.rotates(),
+            force: args.force,
+            max_bytes: args.max_size,
+            trace_id: random_id()?,
+            items,
+            registry: Arc::clone(&registry),
+        })?;
+        let command = Running::start(&args.command)?;
+        let now = Instant::now();
+        let session = Session {
+            args,
+            registry: Arc::clone(&registry),
+            status,
+            stop,
+            shared,
+            tasks,
+            sources: attached,
+            rings,
+            sideband,
+            snapshot: Some(snapshot),
+            rotation: None,
+            iterator,
+            build_ids: BuildIds::default(),
+            losses,
+            bpf_time,
+            writer,
+            command,
+            exit_code: 0,
+            started: now,
+            segment_started: now,
+            stopped: None,
+            epoch: 0,
+            wakeups: 0,
+            unsent: 0,
+        };
+        for (block_type, table) in first {
+            session.send(Message::Tables(block_type, vec![table]));
+        }
+        if let Some(pid) = session.command.as_ref().map(Running::pid) {
+            session.tell("command_pid", &pid.to_string());
+        }
+        Ok(session)
+    }
+}
+
+fn random_id() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
