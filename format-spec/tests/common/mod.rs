@@ -113,11 +113,12 @@ pub fn raw_rows(kind: &Kind, table: &Table) -> Vec<u8> {
 }
 
 fn events(registry: &Registry, ids: &[u16], stream: u32, ts_ns: u64, rows: usize, random: &mut Random) -> Chunk {
+    let last_ns = ts_ns + rows as u64 * 1000;
     let rows = ids.iter().map(|id| {
         let kind = registry.get(*id).unwrap();
         (*id, raw_rows(kind, &table(kind, rows, ts_ns, random)))
     });
-    Chunk { stream, rows: rows.collect(), ts_min_ns: ts_ns, ts_max_ns: ts_ns + 100_000, lost_total: 0 }
+    Chunk { stream, rows: rows.collect(), ts_min_ns: ts_ns, ts_max_ns: last_ns, lost_total: 0 }
 }
 
 /// Keys and values of the HEADER block.
