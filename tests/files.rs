@@ -162,7 +162,7 @@ fn info_tells_what_is_there() {
     assert_eq!(info["bytes"], size);
     assert!(info["recorder"]["cpu_ns"].is_u64() && info["duration_ns"].as_u64().unwrap() > 2_000_000);
     let (_, words) = run(&["info"], &path);
-    assert!(words.contains("ended      exit (complete)") && words.contains("ring full"), "{words}");
+    assert!(words.contains("ended              exit (complete)") && words.contains("ring full"), "{words}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use common::*;
@@ -17,24 +17,6 @@ fn assert_one_sentence(output: &Output, code: i32, word: &str) {
     assert!(out.is_empty(), "on stdout: {out}");
     assert!(err.trim_end().lines().count() == 1, "not one line: {err}");
     assert!(err.to_lowercase().contains(word), "does not say {word:?}: {err}");
-}
-
-/// A small file system, unmounted with its owner.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(at: PathBuf, options: &str) -> Tmpfs {
-        fs::create_dir(&at).unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).status().unwrap();
-        assert!(status.success(), "mount {}", at.display());
-        Tmpfs(at)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
 }
 
 fn record_to(path: &Path) -> Output {

@@ -11,53 +11,69 @@ use std::time::Duration;
 use common::*;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A peer at work, its probes attached.
-struct Peer(Child);
+/// A peer at work, its probes attached since a moment of CLOCK_MONOTONIC.
+struct Peer {
+    child: Child,
+    attached_ns: u64,
+}
+
+/// What a peer saw: lower bound to count, from a moment to another.
+struct Seen {
+    buckets: BTreeMap<u64, u64>,
+    from_ns: u64,
+    to_ns: u64,
+}
 
 impl Peer {
-    fn start(name: &str) -> Option<Peer> {
+    fn start(name: &str, options: &[&str]) -> Option<Peer> {
         let path = ["/usr/sbin", "/usr/bin"].map(|dir| format!("{dir}/{name}"));
         let path = path.iter().find(|p| fs::metadata(p).is_ok())?;
-        let child = Command::new(path).arg("1000").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut peer = Peer(child);
-        let (mut links, mut unchanged) = (0, 0);
-        wait_until(&format!("{name} is attached"), Duration::from_secs(20), || {
-            if let Some(status) = peer.0.try_wait().unwrap() {
+        let child =
+            Command::new(path).args(options).arg("1000").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut peer = Peer { child, attached_ns: monotonic_ns() };
+        let started_ns = peer.attached_ns;
+        let mut links = 0;
+        // Attached when the links have not changed for a while; since when they last changed.
+        while links < 2 || monotonic_ns() - peer.attached_ns < 300_000_000 {
+            if let Some(status) = peer.child.try_wait().unwrap() {
                 panic!("{name} ended at once: {status}");
             }
+            assert!(monotonic_ns() - started_ns < 20_000_000_000, "{name} does not attach");
             let now = peer.links();
-            unchanged = if now == links && now >= 2 { unchanged + 1 } else { 0 };
-            links = now;
-            unchanged > 10
-        });
+            if now != links {
+                (links, peer.attached_ns) = (now, monotonic_ns());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         Some(peer)
     }
 
     /// BPF links that it holds.
     fn links(&self) -> usize {
-        let Ok(infos) = fs::read_dir(format!("/proc/{}/fdinfo", self.0.id())) else { return 0 };
+        let Ok(infos) = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())) else { return 0 };
         infos.flatten().filter(|f| fs::read_to_string(f.path()).is_ok_and(|text| text.contains("link_type"))).count()
     }
 
-    /// Its histogram: lower bound to count.
-    fn finish(mut self) -> BTreeMap<u64, u64> {
-        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+    /// Ends it and reads its histogram.
+    fn finish(mut self) -> Seen {
+        let (from_ns, to_ns) = (self.attached_ns, monotonic_ns());
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut self.0.stdout.take().unwrap(), &mut text).unwrap();
-        self.0.wait().unwrap();
+        std::io::Read::read_to_string(&mut self.child.stdout.take().unwrap(), &mut text).unwrap();
+        self.child.wait().unwrap();
         let bucket = |line: &str| {
             let (low, rest) = line.split_once("->")?;
             let count = rest.split(':').nth(1)?.split_whitespace().next()?;
             Some((low.trim().parse().ok()?, count.parse().ok()?))
         };
-        text.lines().filter_map(bucket).collect()
+        Seen { buckets: text.lines().filter_map(bucket).collect(), from_ns, to_ns }
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -80,24 +96,30 @@ fn root_runqlat_and_biolatency_agree_with_libbpf_tools() {
     let test = "agreement with libbpf-tools";
     let Some(_alone) = alone_as_root(test) else { return };
     let scratch = Scratch::new();
-    let trace = scratch.path("t.bpr");
+    // In memory: the recorder leaves out what it writes itself, biolatency cannot.
+    let memory = Tmpfs::mount(scratch.path("memory"), "size=1g");
+    let trace = memory.0.join("t.bpr");
     let recording = Attached::start(&scratch, &trace, &["-e", "sched,block"]);
-    let (Some(runqlat), Some(biolatency)) = (Peer::start("runqlat"), Peer::start("biolatency")) else {
+    // The recorder leaves itself out; a second runqlat says what to leave out of the first.
+    let own = recording.pid().to_string();
+    let peers = (Peer::start("runqlat", &[]), Peer::start("runqlat", &["-p", &own]), Peer::start("biolatency", &[]));
+    let (Some(runqlat), Some(own), Some(biolatency)) = peers else {
         return skip(test, "runqlat and biolatency of libbpf-tools are not both here");
     };
-    // The edges of the three intervals differ by little, and are idle.
-    let from = monotonic_ns();
     let load = spread_load(&scratch);
     assert!(load.success(), "the load: {load}");
-    let to = monotonic_ns();
-    let (runqlat, biolatency) = (runqlat.finish(), biolatency.finish());
+    let (mut runqlat, own, biolatency) = (runqlat.finish(), own.finish(), biolatency.finish());
+    for (low, count) in own.buckets {
+        runqlat.buckets.entry(low).and_modify(|all| *all = all.saturating_sub(count));
+    }
     recording.finish();
     assert_no_loss(&trace);
 
-    let cut = window(&trace, from, to);
-    let cut: Vec<&str> = cut.iter().map(String::as_str).collect();
-    assert_agree("runqlat", &buckets(&report("runqlat", &trace, &cut)), &runqlat);
-    assert_agree("biolatency", &buckets(&report("biolatency", &trace, &cut)), &biolatency);
+    for (name, theirs) in [("runqlat", runqlat), ("biolatency", biolatency)] {
+        let window = window(&trace, &theirs);
+        let window: Vec<&str> = window.iter().map(String::as_str).collect();
+        assert_agree(name, &buckets(&report(name, &trace, &window)), &theirs.buckets);
+    }
 }
 
 /// Six seconds of a load whose waits for the CPU are spread over microseconds to tens of milliseconds. Waits all of
@@ -116,9 +138,10 @@ fn spread_load(scratch: &Scratch) -> std::process::ExitStatus {
         .unwrap()
 }
 
-/// `--from` and `--to` for an interval of CLOCK_MONOTONIC.
-fn window(trace: &std::path::Path, from_ns: u64, to_ns: u64) -> Vec<String> {
-    let start = info(trace)["start_ns"].as_u64().expect("start_ns");
+/// `--from` and `--to` for what a peer saw.
+fn window(trace: &std::path::Path, seen: &Seen) -> Vec<String> {
+    let info = info(trace);
+    let start: u64 = info["header"]["start_mono_ns"].as_str().and_then(|s| s.parse().ok()).expect("start_mono_ns");
     let offset = |ns: u64| format!("{}us", ns.saturating_sub(start) / 1000);
-    vec!["--from".into(), offset(from_ns), "--to".into(), offset(to_ns)]
+    vec!["--from".into(), offset(seen.from_ns), "--to".into(), offset(seen.to_ns)]
 }

@@ -38,7 +38,7 @@ fn root_a_process_of_five_milliseconds_is_named_and_its_frames_resolve() {
     let exe = scratch.path("blip_fleeting");
     let mut runs = 0;
     replay(&trace, |event| {
-        if event["event"] == "sched_exec" && event["comm"] == "blip_fleeting" {
+        if event["kind"] == "sched_exec" && event["comm"] == "blip_fleeting" {
             runs += 1;
             assert_eq!(event["exe"].as_str(), exe.to_str(), "the path of the program");
         }

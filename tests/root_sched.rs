@@ -20,7 +20,7 @@ fn root_sleeper_is_switched_and_waits_a_hundred_times() {
 
     let mut sleeps = 0;
     let mut named = false;
-    replay(&trace, |event| match event["event"].as_str().unwrap() {
+    replay(&trace, |event| match event["kind"].as_str().unwrap() {
         // 1: interruptible sleep.
         "sched_switch" => {
             let slept = event["prev_state"].as_u64().is_some_and(|s| s & 1 == 1) || event["prev_state"] == "S";
@@ -97,7 +97,7 @@ fn root_only_the_chosen_pid_is_recorded() {
     child.wait().unwrap();
     let (mut mine, mut foreign) = (0, 0);
     replay(&trace, |event| {
-        if event["event"] == "sched_wakeup" {
+        if event["kind"] == "sched_wakeup" {
             if event["pid"] == pid { mine += 1 } else { foreign += 1 }
         }
     });

@@ -116,7 +116,7 @@ pub fn bpfrec<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> O
 pub fn bpfrec_ok(args: &[&str]) -> String {
     let output = bpfrec(args);
     let (out, err) = texts(&output);
-    assert!(output.status.success(), "bpfrec {args:?}: {}\n{err}", output.status);
+    assert!(output.status.success(), "bpfrec {args:?}: {}\n{out}{err}", output.status);
     out
 }
 
@@ -206,6 +206,11 @@ impl Attached {
             attached.marker.exists()
         });
         attached
+    }
+
+    /// The recorder's.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn finish(mut self) {
@@ -321,6 +326,24 @@ impl Drop for MixedLoad {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
+    }
+}
+
+/// A small file system, unmounted with its owner.
+pub struct Tmpfs(pub PathBuf);
+
+impl Tmpfs {
+    pub fn mount(at: PathBuf, options: &str) -> Tmpfs {
+        fs::create_dir(&at).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).status().unwrap();
+        assert!(status.success(), "mount {}", at.display());
+        Tmpfs(at)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
 

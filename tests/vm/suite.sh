@@ -8,6 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 dir=/tmp/bpfrec-suite
 mkdir -p $dir
 cd $dir || exit 1
+# In memory and run once: a first run waits for its own pages.
+cp "$here/sleeper" "$here/blip" "$here/burn" .
+./sleeper 1
 failed=0
 
 ok() { echo "ok $1"; }
@@ -21,6 +24,7 @@ expect() {
     shift 2
     if "$@"; then ok "$name"; else not_ok "$name" "$why"; fi
 }
+quiet_verify() { "$here/bpfrec" verify "$1" >>"$dir/errors" 2>&1; }
 between() { [ "${2:-0}" -ge "$1" ] && [ "${2:-0}" -le "$3" ]; } # LOW GOT HIGH
 # Sum of a field over the groups of a report's JSON: the buckets' own counts are left out.
 total() { # FIELD
@@ -70,18 +74,21 @@ fi
 
 # ---- sched: a hundred sleeps are a hundred waits
 # shellcheck disable=SC2016
-if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' "$here/sleeper"; then
+if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
     pid=$(sed -n 's/^pid //p' sched.bpr.out)
     n=$(report runqlat sched.bpr --json --pid "$pid" | total count)
+    # sleeping = 1; the shell before it may sleep a few times
+    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -c '"prev_state":1,')
+    expect "sched: 100 switches out of the sleeper" "$sleeps" between 100 "$sleeps" 130
     expect "sched: 100 waits of the sleeper" "$n waits" between 100 "${n:-0}" 180
     report runqlat sched.bpr -P >sched.txt
     expect "sched: it is named" "$(grep -c . sched.txt) lines without sleeper" grep -q sleeper sched.txt
-    expect "sched: the file is whole" "verify failed" "$here/bpfrec" verify sched.bpr
+    expect "sched: the file is whole" "verify failed" quiet_verify sched.bpr
 fi
 
 # ---- profile: 70 : 30
 # shellcheck disable=SC2016
-if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' "$here/burn"; then
+if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' $dir/burn; then
     pid=$(sed -n 's/^pid //p' profile.bpr.out)
     report profile profile.bpr -f --pid "$pid" >folded.txt
     seventy=$(awk '/burn_seventy/ { n += $NF } END { print n + 0 }' folded.txt)
@@ -93,7 +100,7 @@ if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' "$he
 fi
 
 # ---- tasks: a short process is named
-cp "$here/blip" $dir/blip_fleeting
+cp blip blip_fleeting
 if record short.bpr -e sched,profile -F 999 -- sh -c "for i in 1 2 3 4 5; do $dir/blip_fleeting; done"; then
     "$here/bpfrec" replay short.bpr --json >short.json 2>>$dir/errors
     n=$(grep '"sched_exec"' short.json | grep -c "$dir/blip_fleeting")
@@ -106,13 +113,13 @@ mkdir -p /sys/fs/cgroup/suite/inner
 if record cgroup.bpr -e sched -- sh -c '
     mkdir /sys/fs/cgroup/suite/gone
     sh -c "echo \$\$ >/sys/fs/cgroup/suite/gone/cgroup.procs; exec $0 50"
-    rmdir /sys/fs/cgroup/suite/gone' "$here/sleeper"; then
+    rmdir /sys/fs/cgroup/suite/gone' $dir/sleeper; then
     n=$(report runqlat cgroup.bpr --json --cgroup /suite/gone | total count)
     expect "cgroups: 50 waits in a group that is gone" "$n waits" between 50 "${n:-0}" 120
 fi
 # shellcheck disable=SC2016
 if record filter.bpr -e sched --cgroup /suite -- sh -c '
-    sh -c "echo \$\$ >/sys/fs/cgroup/suite/inner/cgroup.procs; exec $0 50" & "$0" 50; wait' "$here/sleeper"; then
+    sh -c "echo \$\$ >/sys/fs/cgroup/suite/inner/cgroup.procs; exec $0 50" & "$0" 50; wait' $dir/sleeper; then
     all=$(report runqlat filter.bpr --json | total count)
     inside=$(report runqlat filter.bpr --json --cgroup /suite | total count)
     expect "cgroups: the filter keeps the group's waits" "$inside waits" between 50 "${inside:-0}" 120
@@ -122,11 +129,11 @@ fi
 # ---- everything at once, killed
 "$here/bpfrec" record -q -o killed.bpr >killed.out 2>&1 &
 recorder=$!
-"$here/burn" 12 >/dev/null
+$dir/burn 12 >/dev/null
 kill -9 $recorder
 wait $recorder 2>/dev/null
 "$here/bpfrec" recover killed.bpr -o whole.bpr >/dev/null 2>&1
-expect "kill -9: what was recorded reads back" "verify failed after recover" "$here/bpfrec" verify whole.bpr
+expect "kill -9: what was recorded reads back" "verify failed after recover" quiet_verify whole.bpr
 n=$("$here/bpfrec" info whole.bpr --json | tr -d ' \n' | tr ',{}' '\n\n\n' | sed -n 's/^"events":\([0-9]*\)$/\1/p' | head -n 1)
 expect "kill -9: with its events" "$n events" between 100 "${n:-0}" 100000000
 
