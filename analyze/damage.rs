@@ -77,11 +77,19 @@ impl Damage {
         }
     }
 
-    /// A block that cannot be decoded.
+    /// A block that cannot be decoded, be it damaged or made by a newer bpfrec.
     pub(crate) fn block(&mut self, path: &Path, block: &BlockRef, error: &bpfrec_format::Error) {
-        self.blocks += 1;
+        let understood = !matches!(error, bpfrec_format::Error::NotUnderstood { .. });
+        if understood {
+            self.blocks += 1;
+        } else {
+            self.unknown_blocks += 1;
+            self.unknown_rows += u64::from(block.header.rows);
+        }
         if block.header.block_type == BlockType::Events as u8 {
-            self.events += u64::from(block.header.rows);
+            if understood {
+                self.events += u64::from(block.header.rows);
+            }
             self.spans.add(block.header.ts_min_ns, block.header.ts_max_ns);
         }
         self.place(format!("{}: {error}", path.display()));
@@ -97,7 +105,8 @@ impl Damage {
     pub(crate) fn join(&mut self, other: &Damage) {
         self.blocks += other.blocks;
         self.events += other.events;
-        self.unknown_rows += other.unknown_rows;
+        (self.unknown_rows, self.unknown_blocks) =
+            (self.unknown_rows + other.unknown_rows, self.unknown_blocks + other.unknown_blocks);
         other.spans.iter().for_each(|(from, to)| self.spans.add(from, to));
         other.places.iter().for_each(|place| self.place(place.clone()));
     }

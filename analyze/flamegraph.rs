@@ -18,6 +18,9 @@ enum Package {
     Other,
 }
 
+/// Name of a frame that nothing is known of.
+const UNKNOWN: &str = "[unknown]";
+
 /// A box of a flamegraph.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -66,7 +69,9 @@ pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
     for line in &lines {
         let mut text = name(&line.process);
         palette.insert(text.clone(), colour(Package::Other, &text));
-        for cell in &line.frames {
+        // A stack that was walked through code without frame pointers is a tower of unknown frames: one stands for all.
+        let known = line.frames.chunk_by(|a, b| a.name == UNKNOWN && b.name == UNKNOWN).filter_map(|run| run.first());
+        for cell in known {
             let name = name(&cell.name);
             if palette.get(&name).is_none() {
                 palette.insert(name.clone(), colour(cell.package, &name));
@@ -97,7 +102,7 @@ pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
 /// As a part of a folded line.
 fn name(text: &str) -> String {
     let text = plain(text).replace(';', ":");
-    if text.is_empty() { "[unknown]".into() } else { text }
+    if text.is_empty() { UNKNOWN.into() } else { text }
 }
 
 /// A hue a package, a shade a function.

@@ -64,8 +64,10 @@ pub struct Meta {
     pub recorder: RecorderStats,
     /// Events that stand beside the descriptions of tasks and cgroups: forks, exits, new cgroups.
     pub side_events: BTreeMap<u16, (Arc<Kind>, Vec<Table>)>,
-    /// First moment of the recording, CLOCK_MONOTONIC.
+    /// Start of the recording, CLOCK_MONOTONIC: 0 of `--from` and `--to`.
     pub start_ns: u64,
+    /// First moment that is there: later than the start when the oldest segments were dropped.
+    pub first_ns: u64,
     /// Last moment.
     pub end_ns: u64,
     /// Number of the trace.
@@ -93,8 +95,9 @@ impl Meta {
         for (segment, block) in trace.blocks() {
             let h = &block.header;
             meta.trace_id = h.trace_id;
-            if h.ts_max_ns != 0 {
-                ends = (ends.0.min(h.ts_min_ns), ends.1.max(h.ts_max_ns));
+            ends.1 = ends.1.max(h.ts_max_ns);
+            if h.block_type == BlockType::Events as u8 {
+                ends.0 = ends.0.min(h.ts_min_ns);
             }
             match BlockType::from_number(h.block_type) {
                 Some(BlockType::Events) => meta.events += u64::from(h.rows),
@@ -122,12 +125,11 @@ impl Meta {
                 }
             }
         }
-        let start = meta.number("start_mono_ns").unwrap_or(ends.0);
-        meta.start_ns = if ends.0 == u64::MAX { start } else { start.min(ends.0) };
-        meta.end_ns = ends.1.max(meta.clock.rows.iter().map(|r| r.0).max().unwrap_or(0)).max(meta.start_ns);
-        if meta.start_ns == u64::MAX {
-            (meta.start_ns, meta.end_ns) = (0, 0);
-        }
+        let first = if ends.0 == u64::MAX { ends.1 } else { ends.0 };
+        meta.start_ns = meta.number("start_mono_ns").unwrap_or(first);
+        let gone = trace.segments.first().is_some_and(|(_, s)| s.blocks[0].header.segment > 0);
+        meta.first_ns = if gone { first.max(meta.start_ns) } else { meta.start_ns };
+        meta.end_ns = ends.1.max(meta.first_ns);
         let real = meta.items.get("start_realtime_ns").and_then(|v| v.parse().ok());
         let fallback = meta.number("start_mono_ns").zip(real);
         meta.clock.finish(fallback);
@@ -197,9 +199,9 @@ impl Meta {
         self.number("recorder_pid").map(|pid| pid as u32)
     }
 
-    /// Length of the recording.
+    /// Length of what is there.
     pub fn duration_ns(&self) -> u64 {
-        self.end_ns - self.start_ns
+        self.end_ns - self.first_ns
     }
 
     /// Whether a source was recorded.

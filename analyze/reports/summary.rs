@@ -133,7 +133,7 @@ impl Visitor for Summary {
 impl Report for Summary {
     fn text(&self, context: &Context<'_>, out: &mut String) {
         let meta = context.meta;
-        let start = meta.clock.unix_ns(meta.start_ns);
+        let start = meta.clock.unix_ns(meta.first_ns);
         let item = |key| plain(meta.item(key));
         let _ = writeln!(
             out,
@@ -234,7 +234,7 @@ impl Report for Summary {
         json!({
             "host": meta.item("host"),
             "kernel": meta.item("kernel"),
-            "start_ns": meta.clock.unix_ns(meta.start_ns),
+            "start_ns": meta.clock.unix_ns(meta.first_ns),
             "duration_ns": meta.duration_ns(),
             "events": meta.events,
             "sources": meta.sources.iter().map(source).collect::<Vec<_>>(),

@@ -91,9 +91,20 @@ fn same_bytes_at_any_number_of_threads() {
             assert!(same[name] == *bytes, "{name} differs with {threads} threads");
         }
     }
-    let expected = ["parquet/sched_switch.parquet", "parquet/future_event.parquet", "parquet/sched_slice.parquet",
-        "parquet/block_io.parquet", "parquet/runq_wait.parquet", "parquet/stack.parquet", "parquet/frame.parquet",
-        "parquet/task.parquet", "parquet/sched_fork.parquet", "profile.svg", "report.txt", "views.sql"];
+    let expected = [
+        "parquet/sched_switch.parquet",
+        "parquet/future_event.parquet",
+        "parquet/sched_slice.parquet",
+        "parquet/block_io.parquet",
+        "parquet/runq_wait.parquet",
+        "parquet/stack.parquet",
+        "parquet/frame.parquet",
+        "parquet/task.parquet",
+        "parquet/sched_fork.parquet",
+        "profile.svg",
+        "report.txt",
+        "views.sql",
+    ];
     for name in expected {
         assert!(files.get(name).is_some_and(|bytes| !bytes.is_empty()), "{name}");
     }

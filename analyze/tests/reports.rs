@@ -47,7 +47,10 @@ fn known_waits() {
     let text = report(&trace, "runqlat", &["pids"], false).output;
     assert!(text.starts_with("\npid = 1 one\n     usecs               : count    distribution\n"), "{text}");
     let text = report(&trace, "runqlat", &["milliseconds"], false).output;
-    assert!(text.starts_with("     msecs               : count    distribution\n         0 -> 1          : 3  "), "{text}");
+    assert!(
+        text.starts_with("     msecs               : count    distribution\n         0 -> 1          : 3  "),
+        "{text}"
+    );
 
     let meta = Meta::load(&trace).unwrap();
     let recorder = Filter::new(&meta, None, None, Some(4000), None).unwrap();
@@ -155,14 +158,17 @@ fn samples() -> Builder {
     for (addr, name) in [(0xffff_0000u64, "do_syscall"), (0xffff_1000, "vfs_read")] {
         b.row("kernel_symbol", &[("addr", V::N(addr)), ("type", V::N(u64::from(b't'))), ("name", V::T(name))]);
     }
-    b.row("mapping", &[
-        ("ts_ns", V::N(T0)),
-        ("pid", V::N(60)),
-        ("start_addr", V::N(0x40_0000)),
-        ("len_bytes", V::N(0x1000)),
-        ("offset_bytes", V::N(0x2000)),
-        ("path", V::T("/usr/lib/libfoo.so")),
-    ]);
+    b.row(
+        "mapping",
+        &[
+            ("ts_ns", V::N(T0)),
+            ("pid", V::N(60)),
+            ("start_addr", V::N(0x40_0000)),
+            ("len_bytes", V::N(0x1000)),
+            ("offset_bytes", V::N(0x2000)),
+            ("path", V::T("/usr/lib/libfoo.so")),
+        ],
+    );
     let stack = |b: &mut Builder, id, space, frames: &[u64]| {
         let fields = [("ts_ns", V::N(T0)), ("stack_id", V::N(id)), ("space", V::N(space)), ("pid", V::N(60))];
         b.row("stack", &[&fields[..], &[("frames", V::L(frames))]].concat());
