@@ -259,3 +259,19 @@ fn recover_of_a_directory() {
     assert_eq!(bpfrec(&["recover", "-o", new.to_str().unwrap()], &path).status.code(), Some(1));
     assert_eq!(run(&["recover", "--force", "-o", new.to_str().unwrap()], &path).0, 3);
 }
+
+#[test]
+fn a_directory_takes_each_segment_once_and_no_foreign_one() {
+    let dir = Dir::new("directory");
+    let path = dir.trace("t");
+    let whole = run(&["replay"], &path);
+    let finished = fs::read(path.join("seg-000001.bpr")).unwrap();
+    fs::write(path.join("seg-000001.bpr.part"), &finished[..finished.len() / 2]).unwrap();
+    fs::write(path.join("seg-000009.bpr"), &trace(1)[2]).unwrap();
+    let (code, lines) = run(&["replay"], &path);
+    assert_eq!((code, lines), (3, whole.1));
+    let (code, words) = run(&["verify"], &path);
+    assert_eq!(code, 3);
+    assert!(words.contains("segment 1 stands here a second time"), "{words}");
+    assert!(words.contains("seg-000009.bpr") && words.contains("belongs to another trace"), "{words}");
+}

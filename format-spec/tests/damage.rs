@@ -123,7 +123,7 @@ fn page(bytes: &[u8], i: usize) -> std::ops::Range<usize> {
 
 /// Blocks in pages, large and so small that several fit into one.
 fn long_segments() -> Vec<Vec<u8>> {
-    vec![long_segment(TRACE_ID, 60, 150), long_segment(TRACE_ID, 150, 8)]
+    vec![long_segment(TRACE_ID, 50, 80), long_segment(TRACE_ID, 120, 8)]
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn swapped_and_overwritten_pages() {
     for bytes in long_segments() {
         let whole = whole(&bytes);
         let pages = (bytes.len() / PAGE) as u64;
-        for _ in 0..300 {
+        for _ in 0..250 {
             let (a, b) = (random.next(pages) as usize, random.next(pages) as usize);
             let (one, two) = (page(&bytes, a), page(&bytes, b));
             let mut hit = touched(&whole, one.start as u64, one.end as u64);

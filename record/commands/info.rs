@@ -116,21 +116,21 @@ fn header(out: &mut Out, trace: &Trace, facts: &Facts) -> io::Result<()> {
         1 => String::new(),
         n => format!(", {n} segments"),
     };
-    writeln!(out, "format     {}{segments}, {} bytes", version(trace), trace.bytes())?;
+    writeln!(out, "format             {}{segments}, {} bytes", version(trace), trace.bytes())?;
     let complete = if is_complete(trace, facts) { "complete" } else { "NOT complete" };
-    writeln!(out, "ended      {} ({complete})", ended(trace))?;
+    writeln!(out, "ended              {} ({complete})", ended(trace))?;
     let seconds = facts.duration_ns as f64 / 1e9;
     let since = item("start_realtime_ns").and_then(|v| v.parse().ok()).map(|ns| format!(" from {}", utc(ns)));
-    writeln!(out, "recorded   {seconds:.3} s{}", since.unwrap_or_default())?;
+    writeln!(out, "recorded           {seconds:.3} s{}", since.unwrap_or_default())?;
     let host: Vec<_> = ["host", "kernel", "arch"].iter().filter_map(|key| item(key)).collect();
     if !host.is_empty() {
         let cpus = item("cpus_online").map(|n| format!(", CPUs {n}")).unwrap_or_default();
-        writeln!(out, "host       {}{cpus}", host.join(" "))?;
+        writeln!(out, "host               {}{cpus}", host.join(" "))?;
     }
     let named = ["host", "kernel", "arch", "cpus_online", "start_realtime_ns", "start_mono_ns", "sources"];
     let items = trace.segments.iter().find(|(_, s)| !s.items.is_empty()).map_or(&[][..], |(_, s)| &s.items);
     for (key, value) in items.iter().filter(|(key, _)| !named.contains(&key.as_str())) {
-        writeln!(out, "{:<10} {}", shown(key), shown(value))?;
+        writeln!(out, "{:<18} {}", shown(key), shown(value))?;
     }
     Ok(())
 }

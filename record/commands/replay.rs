@@ -36,10 +36,40 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<u8> {
     })
 }
 
+/// Rows of a kind, with the words around their values made ready once.
+struct Section {
+    table: Table,
+    kind: Arc<Kind>,
+    name: String,
+    /// Place of the field that tells the CPU: it says more than the ring that the event went through.
+    cpu: Option<usize>,
+    /// Place, type and name of each other field.
+    fields: Vec<(usize, Type, String)>,
+}
+
+impl Section {
+    fn new(kind: &Arc<Kind>, table: Table, json: bool) -> Self {
+        let fields = kind.fields.iter().enumerate().filter(|(_, f)| f.name != "ts_ns" && f.name != "cpu");
+        let label = |name: &str| if json { format!(",{}:", json_string(name)) } else { format!(" {}=", shown(name)) };
+        Section {
+            table,
+            kind: Arc::clone(kind),
+            name: if json { json_string(&kind.name) } else { shown(&kind.name) },
+            cpu: kind.index_of("cpu"),
+            fields: fields.map(|(i, f)| (i, f.ty, label(&f.name))).collect(),
+        }
+    }
+
+    fn cpu(&self, block: &BlockRef, row: usize) -> Option<u64> {
+        let own = self.cpu.and_then(|i| self.table.columns[i].ints().get(row).copied());
+        own.or((block.header.stream != NO_STREAM).then_some(u64::from(block.header.stream)))
+    }
+}
+
 /// A decoded block and where we are in it.
 struct Open {
     block: BlockRef,
-    tables: Vec<(Arc<Kind>, Table)>,
+    sections: Vec<Section>,
     /// Time, kind, section and row of each event.
     order: Vec<(u64, u16, u32, u32)>,
     next: usize,
@@ -92,11 +122,12 @@ impl<'a> Replay<'a> {
             self.due.pop();
             let Some(mut open) = self.open[place].take() else { continue };
             let (ts_ns, _, section, row) = open.order[open.next];
-            let (kind, table) = &open.tables[section as usize];
+            let (section, row) = (&open.sections[section as usize], row as usize);
+            let cpu = section.cpu(&open.block, row);
             if self.args.json {
-                json_line(out, &open.block, kind, table, row as usize, ts_ns)?;
+                json_line(out, section, row, cpu, ts_ns)?;
             } else {
-                text_line(out, &open.block, kind, table, row as usize, ts_ns.wrapping_sub(self.start_ns) as i64)?;
+                text_line(out, section, row, cpu, ts_ns.wrapping_sub(self.start_ns) as i64)?;
             }
             open.next += 1;
             if let Some((next_ns, ..)) = open.order.get(open.next) {
@@ -122,10 +153,11 @@ impl<'a> Replay<'a> {
             }
         };
         self.unknown_rows += rows.unknown_rows;
-        let kinds = rows.tables.into_iter().filter_map(|t| Some((segment.registry.get(t.kind)?.clone(), t)));
-        let tables: Vec<_> = kinds.collect();
+        let sections = rows.tables.into_iter();
+        let sections = sections.filter_map(|t| Some(Section::new(segment.registry.get(t.kind)?, t, self.args.json)));
+        let sections: Vec<_> = sections.collect();
         let mut order = Vec::new();
-        for (section, (kind, table)) in tables.iter().enumerate() {
+        for (section, Section { kind, table, .. }) in sections.iter().enumerate() {
             let times = table.column(kind, "ts_ns").map_or(&[][..], Column::ints);
             for (row, ts_ns) in times.iter().enumerate() {
                 if (self.from_ns..=self.to_ns).contains(ts_ns) {
@@ -137,7 +169,7 @@ impl<'a> Replay<'a> {
         if let Some((ts_ns, ..)) = order.first() {
             let place = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
             self.due.push(Reverse((*ts_ns, block.header.stream, block.header.seq, place)));
-            let open = Some(Open { block, tables, order, next: 0 });
+            let open = Some(Open { block, sections, order, next: 0 });
             match self.open.get_mut(place) {
                 Some(free) => *free = open,
                 None => self.open.push(open),
@@ -158,27 +190,16 @@ pub fn start_ns(trace: &Trace) -> u64 {
     said.or_else(first).unwrap_or(0)
 }
 
-/// The event's own field says more than the ring that it went through.
-fn cpu(block: &BlockRef, kind: &Kind, table: &Table, row: usize) -> Option<u64> {
-    let own = table.column(kind, "cpu").and_then(|c| c.ints().get(row).copied());
-    own.or((block.header.stream != NO_STREAM).then_some(u64::from(block.header.stream)))
-}
-
-fn fields<'a>(kind: &'a Kind, table: &'a Table) -> impl Iterator<Item = (&'a str, Type, &'a Column)> {
-    let all = kind.fields.iter().zip(&table.columns).map(|(f, c)| (f.name.as_str(), f.ty, c));
-    all.filter(|(name, ..)| *name != "ts_ns" && *name != "cpu")
-}
-
-fn json_line(out: &mut Out, block: &BlockRef, kind: &Kind, table: &Table, row: usize, ts_ns: u64) -> io::Result<()> {
+fn json_line(out: &mut Out, section: &Section, row: usize, cpu: Option<u64>, ts_ns: u64) -> io::Result<()> {
     write!(out, "{{\"ts_ns\":{ts_ns},\"cpu\":")?;
-    match cpu(block, kind, table, row) {
+    match cpu {
         Some(cpu) => write!(out, "{cpu}")?,
         None => write!(out, "null")?,
     }
-    write!(out, ",\"kind\":{}", json_string(&kind.name))?;
-    for (name, ty, column) in fields(kind, table) {
-        write!(out, ",{}:", json_string(name))?;
-        match column {
+    write!(out, ",\"kind\":{}", section.name)?;
+    for (i, ty, label) in &section.fields {
+        out.write_all(label.as_bytes())?;
+        match &section.table.columns[*i] {
             Column::Int(c) if matches!(ty, Type::I32 | Type::I64) => write!(out, "{}", c[row] as i64)?,
             Column::Int(c) => write!(out, "{}", c[row])?,
             Column::Text(c) => out.write_all(json_string(&String::from_utf8_lossy(c.get(row))).as_bytes())?,
@@ -191,19 +212,19 @@ fn json_line(out: &mut Out, block: &BlockRef, kind: &Kind, table: &Table, row: u
     out.write_all(b"}\n")
 }
 
-fn text_line(out: &mut Out, block: &BlockRef, kind: &Kind, table: &Table, row: usize, ns: i64) -> io::Result<()> {
+fn text_line(out: &mut Out, section: &Section, row: usize, cpu: Option<u64>, ns: i64) -> io::Result<()> {
     let (sign, abs) = (if ns < 0 { "-" } else { "" }, ns.unsigned_abs());
     write!(out, "{sign}{}.{:09}", abs / 1_000_000_000, abs % 1_000_000_000)?;
-    match cpu(block, kind, table, row) {
+    match cpu {
         Some(cpu) => write!(out, " cpu={cpu}")?,
         None => write!(out, " cpu=-")?,
     }
-    write!(out, " {}", shown(&kind.name))?;
-    for (name, ty, column) in fields(kind, table) {
-        write!(out, " {}=", shown(name))?;
-        match column {
+    write!(out, " {}", section.name)?;
+    for (i, ty, label) in &section.fields {
+        out.write_all(label.as_bytes())?;
+        match &section.table.columns[*i] {
             Column::Int(c) if matches!(ty, Type::I32 | Type::I64) => write!(out, "{}", c[row] as i64)?,
-            Column::Int(c) if is_hex(name) => write!(out, "{:#x}", c[row])?,
+            Column::Int(c) if is_hex(&section.kind.fields[*i].name) => write!(out, "{:#x}", c[row])?,
             Column::Int(c) => write!(out, "{}", c[row])?,
             Column::Text(c) => out.write_all(word(&String::from_utf8_lossy(c.get(row))).as_bytes())?,
             Column::List(c) => {
