@@ -93,7 +93,9 @@ mod tests {
         let id = "4f8a".repeat(16);
         let uid = "0e1c7c32-5f5c-4b8e-9a5b-0a1b2c3d4e5f";
         let uid_ = uid.replace('-', "_");
-        let rows: &[(String, Option<&str>, bool, bool, Option<&str>)] = &[
+        // Path, runtime, whether there are a container and a pod, unit.
+        type Row = (String, Option<&'static str>, bool, bool, Option<&'static str>);
+        let rows: &[Row] = &[
             ("/".into(), None, false, false, None),
             ("/user.slice/user-0.slice/session-1.scope".into(), None, false, false, Some("session-1.scope")),
             ("/system.slice/nginx.service".into(), None, false, false, Some("nginx.service")),

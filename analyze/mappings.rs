@@ -137,3 +137,88 @@ fn hex(bytes: &[u8]) -> String {
         false => bytes.iter().map(|b| format!("{b:02x}")).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bpfrec_format::{Registry, Table};
+
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    fn tasks(rows: &[(&str, u64, u32, u32)]) -> Tasks {
+        let registry = Registry::default();
+        let mut tasks = Tasks::default();
+        for (name, ts, pid, parent) in rows {
+            let kind = registry.by_name(name).unwrap();
+            let mut table = Table::new(kind);
+            let value = |field: &str| match field {
+                "ts_ns" | "start_ns" => *ts,
+                "tid" | "pid" => u64::from(*pid),
+                "parent_tid" | "ppid" => u64::from(*parent),
+                _ => 0,
+            };
+            let texts = ["comm", "exe"];
+            let row: Vec<_> = kind.fields.iter().map(|f| (f.name.as_str(), value(&f.name))).collect();
+            let row: Vec<_> =
+                row.iter().map(|(name, v)| if texts.contains(name) { "".into() } else { (*v).into() }).collect();
+            table.push(&row);
+            tasks.add(name, View::new(kind, &table));
+        }
+        tasks.finish();
+        tasks
+    }
+
+    fn mappings(rows: &[(u64, u32, u64, &str)]) -> Mappings {
+        let mut mappings = Mappings::default();
+        for (ts_ns, pid, start, path) in rows {
+            mappings.files.push(File { path: (*path).into(), build_id: String::new() });
+            let file = mappings.files.len() as u32 - 1;
+            let row =
+                Mapping { pid: *pid, ts_ns: *ts_ns, start: *start, len: 0x1000, offset: 0, file, inode: (0, 0, 0) };
+            mappings.rows.push(row);
+        }
+        mappings.finish();
+        mappings
+    }
+
+    #[test]
+    fn the_mapping_in_force() {
+        let tasks = tasks(&[
+            ("sched_exec", 10 * S, 1, 1),
+            ("sched_fork", 12 * S, 2, 1),
+            ("sched_fork", 13 * S, 3, 2),
+            ("sched_exec", 14 * S, 3, 2),
+            ("sched_fork", 30 * S, 2, 3),
+        ]);
+        let m = mappings(&[
+            (S, 1, 0x1000, "/old"),
+            (10 * S - 1000, 1, 0x4000, "/new"),
+            (11 * S, 1, 0x8000, "/lib1"),
+            (15 * S, 1, 0x8000, "/lib2"),
+            (16 * S, 1, 0xc000, "/late"),
+            (14 * S, 3, 0x4000, "/third"),
+        ]);
+        let at = |pid, ts, addr| m.lookup(&tasks, pid, ts, addr).map(|f| m.files[f.file as usize].path.as_str());
+        assert_eq!(at(1, 2 * S, 0x1fff), Some("/old"));
+        assert_eq!(at(1, 2 * S, 0x2000), None);
+        // An exec takes the old mappings away; the new ones are told just before it.
+        assert_eq!(at(1, 11 * S, 0x1000), None);
+        assert_eq!(at(1, 11 * S, 0x4000), Some("/new"));
+        // The latest at that time; and one that was seen only later, where there is no other.
+        assert_eq!((at(1, 12 * S, 0x8000), at(1, 15 * S, 0x8000)), (Some("/lib1"), Some("/lib2")));
+        assert_eq!(at(1, 12 * S, 0xc000), Some("/late"));
+        // A child has what its parent had at the fork, and so has its child, until it runs something else.
+        assert_eq!((at(2, 20 * S, 0x8000), at(3, 13 * S + 1, 0x8000)), (Some("/lib1"), Some("/lib1")));
+        assert_eq!((at(3, 14 * S, 0x8000), at(3, 14 * S, 0x4000)), (None, Some("/third")));
+        // The pid is used again: by a child of another.
+        assert_eq!((at(2, 31 * S, 0x8000), at(2, 31 * S, 0x4000)), (None, Some("/third")));
+        assert_eq!(at(9, S, 0x1000), None);
+    }
+
+    #[test]
+    fn build_ids_of_both_kinds() {
+        assert_eq!(hex(&[0xab, 1, 2]), "ab0102");
+        assert_eq!(hex(b"ABCDEF0123456789"), "abcdef0123456789");
+    }
+}

@@ -159,7 +159,8 @@ impl Profile {
                     Frames::None => {}
                     Frames::Missed => frames.push(flamegraph::Cell::other(missed)),
                     Frames::Some(stack) => {
-                        let exe = context.meta.tasks.at(key.pid, self.filter.to_ns.min(context.meta.end_ns));
+                        let seen = context.meta.stacks.get(key.user).map_or(context.meta.end_ns, |s| s.ts_ns);
+                        let exe = context.meta.tasks.at(key.pid, seen);
                         let exe = exe.map_or("", |t| t.exe.as_str());
                         frames.extend(stack.iter().rev().map(|f| flamegraph::Cell::of(f, exe)));
                     }
