@@ -1,5 +1,6 @@
 //! A trace: one segment file, or a directory of them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -41,26 +42,8 @@ impl Trace {
             }
         }
         trace.segments.sort_by_key(|(_, s)| s.blocks[0].header.segment);
-        // A finished file stands before an unfinished one of the same number.
-        let mut twice = Vec::new();
-        let mut segments: Vec<(PathBuf, Segment)> = Vec::new();
-        for (path, segment) in trace.segments {
-            match segments.last() {
-                Some((_, last)) if last.blocks[0].header.segment == segment.blocks[0].header.segment => {
-                    let what = format!("segment {} stands here a second time", segment.blocks[0].header.segment);
-                    twice.push((path, Error::Damaged { offset: 0, what }));
-                }
-                _ => segments.push((path, segment)),
-            }
-        }
-        trace.segments = segments;
-        trace.refused.extend(twice);
-        let first = trace.segments.first().map(|(_, s)| s.blocks[0].header.trace_id);
-        let (own, other): (Vec<_>, Vec<_>) =
-            trace.segments.into_iter().partition(|(_, s)| Some(s.blocks[0].header.trace_id) == first);
-        trace.segments = own;
-        let foreign = || Error::Damaged { offset: 0, what: "belongs to another trace".into() };
-        trace.refused.extend(other.into_iter().map(|(path, _)| (path, foreign())));
+        trace.keep_one_trace();
+        trace.keep_each_number_once();
         match (trace.segments.is_empty(), trace.refused.pop()) {
             (true, Some((_, error))) => Err(error),
             (true, None) => Err(Error::NotATrace { len: 0 }),
@@ -69,6 +52,35 @@ impl Trace {
                 Ok(trace)
             }
         }
+    }
+
+    /// Refuses segments of other traces than the one that most bytes belong to.
+    fn keep_one_trace(&mut self) {
+        let id = |s: &Segment| s.blocks[0].header.trace_id;
+        let mut bytes = BTreeMap::<u64, u64>::new();
+        self.segments.iter().for_each(|(_, s)| *bytes.entry(id(s)).or_default() += s.len);
+        let own = bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id);
+        let (own, other) = std::mem::take(&mut self.segments).into_iter().partition(|(_, s)| Some(id(s)) == own);
+        self.segments = own;
+        for (path, segment) in other {
+            let what = format!("belongs to another trace, {:016x}", id(&segment));
+            self.refused.push((path, Error::Damaged { offset: 0, what }));
+        }
+    }
+
+    /// Refuses a second file of a segment. A finished one stands before an unfinished one.
+    fn keep_each_number_once(&mut self) {
+        let mut kept: Vec<(PathBuf, Segment)> = Vec::new();
+        for (path, segment) in std::mem::take(&mut self.segments) {
+            let number = segment.blocks[0].header.segment;
+            if kept.last().is_some_and(|(_, last)| last.blocks[0].header.segment == number) {
+                let what = format!("segment {number} stands here a second time");
+                self.refused.push((path, Error::Damaged { offset: 0, what }));
+            } else {
+                kept.push((path, segment));
+            }
+        }
+        self.segments = kept;
     }
 
     /// Blocks of all segments, each with the number of its segment in [`Trace::segments`].
