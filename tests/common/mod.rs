@@ -35,7 +35,8 @@ pub fn alone_as_root(test: &str) -> Option<Alone> {
 
 /// Says that `test` is left out, where the test harness does not swallow it.
 pub fn skip(test: &str, reason: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
+    let mut terminal = std::io::stderr();
+    writeln!(terminal, "SKIPPED: {test}: {reason}").unwrap();
 }
 
 /// A folder on a real disk, gone with its owner.
