@@ -160,8 +160,8 @@ impl Pairing {
                         old.insert_ns = old.insert_ns.or(Some(ts).filter(|_| old.issue_ns.is_none()));
                     }
                     Some(old) => {
+                        self.unpaired.begin(old.issue_ns.or(old.insert_ns).unwrap_or(ts), &self.spans);
                         *old = new;
-                        self.unpaired.open += 1;
                     }
                     None => drop(self.pending.insert(rq, new)),
                 }
@@ -196,7 +196,7 @@ impl Pairing {
             match self.partial.get_mut(&rq) {
                 Some(left) if *left > done => *left -= done,
                 Some(_) => drop(self.partial.remove(&rq)),
-                None => self.unpaired.no_start += 1,
+                None => self.unpaired.end(ts, &self.spans),
             }
             return;
         };
@@ -205,7 +205,7 @@ impl Pairing {
             self.partial.insert(rq, all - done);
         }
         let Some(issue_ns) = p.issue_ns else {
-            self.unpaired.no_start += 1;
+            self.unpaired.end(ts, &self.spans);
             return;
         };
         if issue_ns > ts || self.spans.touch(p.insert_ns.unwrap_or(issue_ns), ts) {
@@ -231,7 +231,9 @@ impl Pairing {
 
     /// What is left unpaired.
     pub(crate) fn finish(&mut self) {
-        self.unpaired.open += self.pending.len() as u64;
+        for p in self.pending.values() {
+            self.unpaired.begin(p.insert_ns.or(p.issue_ns).unwrap_or(0), &self.spans);
+        }
     }
 }
 

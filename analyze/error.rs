@@ -10,13 +10,13 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] bpfrec_format::Error),
     /// A result cannot be written.
-    #[error("cannot write: {0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A Parquet file cannot be written.
-    #[error("cannot write Parquet: {0}")]
+    #[error(transparent)]
     Parquet(#[from] parquet::errors::ParquetError),
     /// Columns do not fit together.
-    #[error("cannot make a table: {0}")]
+    #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
     /// What was asked for does not exist or makes no sense.
     #[error("{0}")]

@@ -1,5 +1,7 @@
 //! What the recorder lost, as the trace itself tells, and what damage took away since.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bpfrec_format::Source;
 use bpfrec_format::meta::reason;
 
@@ -38,7 +40,7 @@ pub struct Losses {
     /// LOSS rows, sorted by time.
     pub rows: Vec<Loss>,
     /// Largest total that CHECKPOINT rows tell, by source.
-    pub totals: std::collections::BTreeMap<u16, u64>,
+    pub totals: BTreeMap<u16, u64>,
 }
 
 impl Losses {
@@ -61,16 +63,32 @@ impl Losses {
 
     /// Events of `source` that were lost, in all or in the spans that touch `window`.
     pub fn of(&self, source: Source, window: Option<(u64, u64)>) -> u64 {
-        let mine = self.rows.iter().filter(|l| l.source == source as u16 && l.is_of_events());
+        self.of_number(source as u16, window)
+    }
+
+    fn of_number(&self, source: u16, window: Option<(u64, u64)>) -> u64 {
+        let mine = self.rows.iter().filter(|l| l.source == source && l.is_of_events());
         match window {
             Some((from, to)) => mine.filter(|l| l.from_ns <= to && l.to_ns >= from).map(|l| l.lost).sum(),
-            None => mine.map(|l| l.lost).sum::<u64>().max(self.totals.get(&(source as u16)).copied().unwrap_or(0)),
+            None => mine.map(|l| l.lost).sum::<u64>().max(self.totals.get(&source).copied().unwrap_or(0)),
         }
+    }
+
+    /// What is missing of `source` although its events are there, as stacks and mappings: how much, by reason.
+    pub fn incomplete(&self, source: Source, window: Option<(u64, u64)>) -> BTreeMap<u64, u64> {
+        let mut by_reason = BTreeMap::new();
+        let (from, to) = window.unwrap_or((0, u64::MAX));
+        let mine = self.rows.iter().filter(|l| l.source == source as u16 && !l.is_of_events());
+        for loss in mine.filter(|l| l.from_ns <= to && l.to_ns >= from && l.lost > 0) {
+            *by_reason.entry(loss.reason).or_default() += loss.lost;
+        }
+        by_reason
     }
 
     /// Events of all sources that were lost.
     pub fn all(&self) -> u64 {
-        Source::ALL.iter().map(|s| self.of(*s, None)).sum()
+        let sources: BTreeSet<u16> = self.rows.iter().map(|l| l.source).chain(self.totals.keys().copied()).collect();
+        sources.into_iter().map(|source| self.of_number(source, None)).sum()
     }
 
     /// Spans in which events of `source` were lost.

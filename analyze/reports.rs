@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use bpfrec_format::meta::reason;
 use bpfrec_format::{Source, Trace};
 use serde_json::{Value, json};
 
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::histogram::{Histogram, Unit};
@@ -203,19 +205,29 @@ pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context
         let by_source: Vec<String> = by_source.map(|(name, n)| format!("{name} {}", text::count(n))).collect();
         notes.push(format!("lost: {} events ({})", text::count(lost), by_source.join(", ")));
     }
-    let damage = &context.reading.damage;
-    if damage.any() {
-        notes.push(format!(
-            "damaged: {} blocks with {} events, {} bytes, {} blocks missing{}: see `bpfrec verify`",
-            text::count(damage.blocks),
-            text::count(damage.events),
-            text::count(damage.bytes),
-            text::count(damage.missing_blocks),
-            if damage.unfinished > 0 { ", not finished" } else { "" },
-        ));
+    for source in kind.sources {
+        for (reason, n) in context.meta.losses.incomplete(*source, context.filter.window()) {
+            notes.push(format!("incomplete: {} x {} ({})", text::count(n), reason::text(reason), source.name()));
+        }
     }
+    notes.extend(damage_note(&context.reading.damage));
     notes.extend(report.notes(context));
     notes
+}
+
+/// The note about damage.
+fn damage_note(damage: &Damage) -> Option<String> {
+    let parts = [
+        (damage.blocks, "damaged blocks"),
+        (damage.events, "events in them"),
+        (damage.bytes, "bytes that are no block"),
+        (damage.missing_blocks, "blocks missing"),
+        (damage.unfinished, "segments without an end"),
+        (damage.refused, "files refused"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", text::count(*n))).collect();
+    (!parts.is_empty()).then(|| format!("damaged: {}; see `bpfrec verify`", parts.join(", ")))
 }
 
 /// The note about what could not be paired.

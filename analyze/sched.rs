@@ -54,8 +54,20 @@ pub struct Unpaired {
     pub no_start: u64,
     /// Begins without an end: it lies after the trace.
     pub open: u64,
-    /// Pairs thrown away, as events were lost between them.
+    /// Pairs thrown away, as events were lost between them, and ends and begins whose other half may be among the lost.
     pub lost: u64,
+}
+
+impl Unpaired {
+    /// Counts an end without a begin.
+    pub(crate) fn end(&mut self, ts_ns: u64, lost: &Spans) {
+        *(if lost.touch(0, ts_ns) { &mut self.lost } else { &mut self.no_start }) += 1;
+    }
+
+    /// Counts a begin without an end.
+    pub(crate) fn begin(&mut self, ts_ns: u64, lost: &Spans) {
+        *(if lost.touch(ts_ns, u64::MAX) { &mut self.lost } else { &mut self.open }) += 1;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -175,7 +187,7 @@ impl Pairing {
         let mut runq_ns = None;
         if next != 0 {
             match self.runnable.remove(&next) {
-                None => self.unpaired.no_start += 1,
+                None => self.unpaired.end(ts, &self.spans),
                 Some(start) if start > ts || self.spans.touch(start, ts) => self.unpaired.lost += 1,
                 Some(start) => {
                     runq_ns = Some(ts - start);
@@ -210,7 +222,7 @@ impl Pairing {
 
     /// What still runs when the trace ends, and what is left unpaired.
     pub(crate) fn finish(&mut self) -> Vec<Slice> {
-        self.unpaired.open = self.runnable.len() as u64;
+        self.runnable.values().for_each(|start| self.unpaired.begin(*start, &self.spans));
         let last = self.last_ns;
         let open = self.running.iter().filter(|(_, r)| r.tid != 0 && !self.spans.touch(r.ts_ns, last));
         let mut slices: Vec<Slice> = open.map(|(cpu, r)| r.slice(*cpu, last, None)).collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bpfrec_analyze::{Meta, Output};
 use bpfrec_format::Trace;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,7 +60,7 @@ pub fn run(args: AnalyzeArgs) -> Result<u8> {
 
 /// Opens a trace, with its path in the error.
 pub fn open(path: &Path) -> Result<Trace> {
-    Trace::open(path).with_context(|| format!("cannot read {}", path.display()))
+    Trace::open(path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))
 }
 
 /// Runs `work` on a pool of `threads`, or of as many as there are CPUs.

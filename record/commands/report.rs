@@ -25,9 +25,13 @@ pub struct ReportArgs {
 }
 
 fn subcommand(kind: &ReportKind) -> Command {
-    let mut command = Command::new(kind.name)
-        .about(kind.about)
-        .arg(Arg::new("trace").required(true).value_parser(value_parser!(PathBuf)).help("Trace file or directory"));
+    let mut command = Command::new(kind.name).about(kind.about).arg(
+        Arg::new("trace")
+            .value_name("TRACE")
+            .required(true)
+            .value_parser(value_parser!(PathBuf))
+            .help("Trace file or directory"),
+    );
     for flag in kind.flags {
         let mut arg = Arg::new(flag.long).long(flag.long).help(flag.help);
         if let Some(short) = flag.short {
