@@ -1,11 +1,14 @@
 //! What of a trace cannot be read: counted, shown, and stepped over.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bpfrec_format::{BlockRef, BlockType, Trace};
 
 use crate::losses::Spans;
 
+/// The recorder writes what it has at least this often.
+const FLUSHED_NS: u64 = 1_000_000_000;
 /// Places that are named; more are only counted.
 const NAMED: usize = 16;
 
@@ -50,7 +53,26 @@ impl Damage {
             }
         }
         damage.gaps(trace);
+        damage.tail(trace);
         damage
+    }
+
+    /// A recorder that was killed leaves each CPU's events up to its last block only: from the first of these ends on, what
+    /// happened is known in part. A CPU without any block for a second was idle.
+    fn tail(&mut self, trace: &Trace) {
+        if trace.segments.last().is_none_or(|(_, s)| s.end.is_some()) {
+            return;
+        }
+        let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+        for (_, block) in trace.blocks().filter(|(_, b)| b.header.block_type == BlockType::Events as u8) {
+            let ts = last.entry(block.header.stream).or_default();
+            *ts = block.header.ts_max_ns.max(*ts);
+        }
+        if let (Some(first), Some(end)) = (last.values().min(), last.values().max())
+            && first < end
+        {
+            self.spans.add((*first).max(end.saturating_sub(FLUSHED_NS)), u64::MAX);
+        }
     }
 
     /// Where block numbers are missing, events between the blocks around the gap may be missing.

@@ -192,3 +192,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn slices_from_edge_to_edge() {
+    let mut b = Builder::new();
+    b.switch(0, T0 + 100, 5, 1, 0).wakeup(1, T0 + 250, 6).switch(0, T0 + 300, 0, 0, 6).switch(0, T0 + 350, 6, 0, 7);
+    b.switch(1, T0 + 400, 0, 0, 8).switch(1, T0 + 1000, 8, 2, 0);
+    let slices = seen(&b.trace(), u64::MAX).slices;
+    let short = |s: &bpfrec_analyze::sched::Slice| (s.tid, s.ts_ns - T0, s.dur_ns, s.end, s.runq_ns);
+    let expected = [
+        // What ran before the first switch of its CPU has run since the first switch of all.
+        (5, 100, 0, Some((1, false)), None),
+        (6, 300, 50, Some((0, false)), Some(50)),
+        // Still there at the end.
+        (7, 350, 650, None, None),
+        (8, 400, 600, Some((2, false)), None),
+    ];
+    assert_eq!(slices.iter().map(short).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_recorder_that_was_killed_leaves_an_uncertain_tail() {
+    let build = || {
+        let mut b = Builder::new();
+        b.wakeup(0, T0, 1).switch(0, T0 + 10, 0, 0, 1).flush();
+        b.switch(1, T0 + 5 * S, 0, 0, 9).flush();
+        b.wakeup(0, T0 + 5 * S + 1, 2).switch(0, T0 + 5 * S + 7, 1, 1, 2).wakeup(0, T0 + 6 * S, 3).flush();
+        b.bytes()
+    };
+    let whole = common::open(build());
+    assert_eq!(seen(&whole, u64::MAX).waits.len(), 2);
+    let end = whole.segments[0].1.blocks.iter().find(|b| b.header.block_type == 11).unwrap().offset as usize;
+    let mut cut = build();
+    cut.truncate(end);
+    let trace = common::open(cut);
+    assert_eq!(seen(&trace, u64::MAX).waits.len(), 1);
+    let all = common::json(&trace, "runqlat", &[]);
+    assert_eq!(all["unpaired"], serde_json::json!({"no_start": 0, "open": 0, "lost": 3}));
+}
