@@ -68,7 +68,7 @@ pub fn analyze(
     tables::stacks::write(resolved, output)?;
     tables::meta::write(meta, &reading, resolved, output)?;
     names.extend(["stack", "frame"].into_iter().chain(tables::meta::NAMES).map(Into::into));
-    names.extend(meta.side_events.values().map(|(kind, _)| kind.name.clone()));
+    names.extend(tables::meta::side_kinds(meta).map(|(kind, _)| kind.name.clone()));
     names.sort();
 
     let mut result = Summary { lossy: meta.losses.all() > 0 || reading.damage.any(), ..Summary::default() };

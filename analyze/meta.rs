@@ -156,7 +156,7 @@ impl Meta {
             meta::RECORDER_STATS => self.recorder_stats(view),
             _ => {}
         }
-        if kind.is_event() {
+        if kind.is_event() && kind.block_type() != BlockType::Events {
             self.side_events.entry(kind.id).or_insert_with(|| (kind.clone(), Vec::new())).1.push(table);
         }
     }

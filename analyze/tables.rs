@@ -15,6 +15,10 @@ use crate::parquet_file::{Output, Type};
 use crate::pipeline::Visitor;
 use crate::symbols::Symbols;
 
+/// Tables that are no kind's.
+const OWN: &[&str] =
+    &["sched_slice", "runq_wait", "block_io", "stack", "frame", "task", "cgroup", "mapping", "clock", "loss", "trace"];
+
 /// A table that is written while events go by.
 pub trait EventsTable: Visitor {
     /// Its name.

@@ -45,8 +45,10 @@ pub fn sql(tables: &[String]) -> String {
         "-- Run in this folder: duckdb -init views.sql\n-- Times: ts is Unix ns, ts_mono is CLOCK_MONOTONIC ns. Durations end in _ns.\n",
     );
     for table in tables {
-        let _ =
-            writeln!(out, "CREATE OR REPLACE VIEW {table} AS SELECT * FROM read_parquet('parquet/{table}.parquet');");
+        let _ = writeln!(
+            out,
+            "CREATE OR REPLACE VIEW \"{table}\" AS SELECT * FROM read_parquet('parquet/{table}.parquet');"
+        );
     }
     for (needs, view) in VIEWS {
         if needs.iter().all(|need| tables.iter().any(|t| t == need)) {

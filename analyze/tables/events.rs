@@ -1,6 +1,7 @@
 //! The table of one kind of events, made from the kind's description alone: kinds that this version has never heard of
 //! have one, too.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -32,14 +33,16 @@ pub fn kinds_of(trace: &Trace, meta: &Meta) -> Vec<Arc<Kind>> {
         }
     }
     kinds.sort_by_key(|k| k.id);
-    // The trace itself names kinds of the future: no name may lead out of the folder or collide.
-    let mut names = std::collections::BTreeSet::new();
+    let mut names: BTreeSet<String> = super::meta::side_kinds(meta).map(|(kind, _)| kind.name.clone()).collect();
     kinds.retain(|k| is_name(&k.name) && names.insert(k.name.clone()));
     kinds
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a kind may give a table its name. The trace itself names kinds: no name may lead out of the folder, or replace a
+/// table of another.
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty()
+        && !super::OWN.contains(&name)
         && name.len() <= 64
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
@@ -85,7 +88,8 @@ fn role(name: &str, ty: FieldType) -> Role {
 /// Fields that have a column, with their positions; of fields of the same name the first.
 fn fields(kind: &Kind) -> impl Iterator<Item = (usize, &bpfrec_format::Field)> {
     let own = |(i, f): &(usize, &bpfrec_format::Field)| {
-        f.name != "ts_ns" && !COMMON.contains(&f.name.as_str()) && kind.index_of(&f.name) == Some(*i)
+        let made = f.name.strip_suffix("task_id").is_some_and(|p| kind.index_of(&format!("{p}tid")).is_some());
+        f.name != "ts_ns" && !made && !COMMON.contains(&f.name.as_str()) && kind.index_of(&f.name) == Some(*i)
     };
     kind.fields.iter().enumerate().filter(own)
 }

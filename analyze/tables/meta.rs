@@ -25,10 +25,16 @@ pub fn write(meta: &Meta, reading: &Reading, symbols: &Symbols, output: &dyn Out
     clocks(meta, output)?;
     losses(meta, output)?;
     trace(meta, reading, output)?;
-    for (kind, tables) in meta.side_events.values() {
+    for (kind, tables) in side_kinds(meta) {
         side_events(meta, symbols, kind, tables, output)?;
     }
     Ok(())
+}
+
+/// Kinds of events that stand beside tasks and cgroups, each with its rows.
+pub fn side_kinds(meta: &Meta) -> impl Iterator<Item = &(Arc<Kind>, Vec<Table>)> {
+    let mut names = std::collections::BTreeSet::new();
+    meta.side_events.values().filter(move |(kind, _)| events::is_name(&kind.name) && names.insert(&kind.name))
 }
 
 fn tasks(meta: &Meta, output: &dyn Output) -> Result<()> {

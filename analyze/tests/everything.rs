@@ -50,8 +50,12 @@ fn busy(blocks: u64) -> Builder {
 
 /// This version's kinds and one of the future, as a trace's schema would teach it.
 fn with_future() -> Registry {
+    with_kind("future_event")
+}
+
+fn with_kind(name: &str) -> Registry {
     let mut registry = Registry::default();
-    let mut kind = Kind { id: 0x90, name: "future_event".into(), source: 77, row_size: 40, fields: Vec::new() };
+    let mut kind = Kind { id: 0x90, name: name.into(), source: 77, row_size: 40, fields: Vec::new() };
     for (name, ty, at, width) in [
         ("ts_ns", Type::U64, 0, 8),
         ("tid", Type::U32, 12, 4),
@@ -189,6 +193,27 @@ proptest! {
                 prop_assert!(rows.iter().all(|row| known.contains(row)));
             }
             let _ = analyze(&trace, 2);
+        }
+    }
+}
+
+#[test]
+fn a_kind_with_a_hostile_name_writes_nowhere_else() {
+    for name in ["../evil", "/evil", "task", "block_io", "sched_switch", "sched_fork", "a\"b", "Evil", "select"] {
+        let mut b = Builder::with(with_kind(name), &[]);
+        b.event(0, "sched_wakeup", T0, &[("tid", 1)]).row("sched_fork", &[("ts_ns", V::N(T0))]);
+        let mut b2 = Builder::with(with_kind(name), &[]);
+        if name != "sched_switch" && name != "sched_fork" {
+            b2.event(0, name, T0, &[("tid", 1)]);
+        }
+        for b in [b, b2] {
+            let (_, files) = analyze(&b.trace(), 2);
+            let own = |f: &&String| f.contains("evil") || f.contains("Evil") || f.contains('"');
+            assert_eq!(files.keys().find(own), None);
+            assert_eq!(files.contains_key("parquet/select.parquet"), name == "select");
+            if name == "select" {
+                assert!(String::from_utf8_lossy(&files["views.sql"]).contains("VIEW \"select\" AS"));
+            }
         }
     }
 }
