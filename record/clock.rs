@@ -18,6 +18,11 @@ pub fn realtime_ns() -> u64 {
     now(ClockId::Realtime)
 }
 
+/// A moment of CLOCK_BOOTTIME, which goes on while the machine sleeps, on CLOCK_MONOTONIC, which does not.
+pub fn boot_to_mono(boot_ns: u64) -> u64 {
+    boot_ns.saturating_sub(now(ClockId::Boottime).saturating_sub(mono_ns()))
+}
+
 /// This moment on three clocks, as a row of kind `clock`. Of a few tries the quickest is taken: an interruption
 /// between two readings would look like a step.
 pub fn pair() -> Table {

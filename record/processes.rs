@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use bpfrec_format::{Column, Registry, Table, events, meta};
 use libbpf_rs::{Iter, Link};
+use procfs::ProcResult;
+use procfs::process::{Process, Task};
+use rustc_hash::FxHashSet;
 
 use crate::build_id::BuildIds;
+use crate::clock;
 
 /// An executable mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +87,9 @@ impl Mapping {
     }
 }
 
-/// All tasks, as rows of kind `task`. `iterator` is the link of the BPF program `dump_tasks`.
-pub fn tasks(iterator: &Link, registry: &Registry) -> Result<Table> {
+/// All tasks, as rows of kind `task`: from the kernel by `iterator`, the link of the BPF program `dump_tasks`, and from
+/// /proc those that it leaves out (some guests' own kernels do so for process 1).
+pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) -> Result<Table> {
     let mut rows = Vec::new();
     let read = Iter::new(iterator).and_then(|mut iter| Ok(iter.read_to_end(&mut rows)?));
     read.context("cannot read the kernel's tasks")?;
@@ -96,11 +103,7 @@ pub fn tasks(iterator: &Link, registry: &Registry) -> Result<Table> {
     let mut table = Table::new(&meta::kind(meta::TASK));
     for i in 0..dumped.rows() {
         // One link a process; threads share it.
-        let exe = match tid[i] == pid[i] {
-            true => fs::read_link(format!("/proc/{}/exe", pid[i])).unwrap_or_default(),
-            false => Default::default(),
-        };
-        let exe = exe.as_os_str().as_bytes();
+        let exe = if tid[i] == pid[i] { exe(pid[i]) } else { Vec::new() };
         table.push(&[
             ts[i].into(),
             tid[i].into(),
@@ -112,16 +115,55 @@ pub fn tasks(iterator: &Link, registry: &Registry) -> Result<Table> {
             start[i].into(),
             cgroup[i].into(),
             comm.get(i).into(),
-            exe.strip_suffix(b" (deleted)").unwrap_or(exe).into(),
+            exe[..].into(),
         ]);
     }
+    let known: FxHashSet<u64> = tid.iter().copied().collect();
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        for task in process.tasks().into_iter().flatten().flatten() {
+            if !known.contains(&(task.tid as u64)) {
+                // A task that has ended meanwhile needs no row.
+                let _ = push_from_proc(&mut table, &process, &task, cgroup_mount);
+            }
+        }
+    }
     Ok(table)
+}
+
+/// Path of a process's program.
+fn exe(pid: u64) -> Vec<u8> {
+    let link = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().into_os_string().into_vec();
+    link.strip_suffix(b" (deleted)").unwrap_or(&link).to_vec()
+}
+
+/// What /proc knows of a task. Start times there are in ticks of the boot clock.
+fn push_from_proc(table: &mut Table, process: &Process, task: &Task, mount: Option<&Path>) -> ProcResult<()> {
+    let (status, stat) = (task.status()?, task.stat()?);
+    let boot_ns = stat.starttime * (1_000_000_000 / procfs::ticks_per_second());
+    let path = process.cgroups()?.0.into_iter().find(|c| c.hierarchy == 0).map(|c| c.pathname).unwrap_or_default();
+    let group = mount.and_then(|m| fs::metadata(m.join(path.trim_start_matches('/'))).ok());
+    let pid_ns = process.namespaces()?.0.get(std::ffi::OsStr::new("pid")).map_or(0, |ns| ns.identifier);
+    let exe = if task.tid == process.pid { exe(process.pid as u64) } else { Vec::new() };
+    table.push(&[
+        clock::mono_ns().into(),
+        (task.tid as u64).into(),
+        (process.pid as u64).into(),
+        (status.ppid as u64).into(),
+        status.ruid.into(),
+        status.nspid.and_then(|pids| pids.last().copied()).map_or(0, |pid| pid as u64).into(),
+        pid_ns.into(),
+        clock::boot_to_mono(boot_ns).into(),
+        group.map_or(0, |g| g.ino()).into(),
+        stat.comm.as_str().into(),
+        exe[..].into(),
+    ]);
+    Ok(())
 }
 
 /// Executable mappings of all processes, as rows of kind `mapping`. Processes that end meanwhile are left out.
 pub fn mappings(build_ids: &mut BuildIds) -> Table {
     let mut table = Table::new(&meta::kind(meta::MAPPING));
-    let ts_ns = crate::clock::mono_ns();
+    let ts_ns = clock::mono_ns();
     let mut pids: Vec<u32> = fs::read_dir("/proc")
         .into_iter()
         .flatten()

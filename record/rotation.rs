@@ -8,14 +8,14 @@ use anyhow::{Result, anyhow};
 use bpfrec_format::{BlockType, Table};
 use libbpf_rs::Link;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Tables};
 
-type Taken = (Snapshot, Result<Vec<(BlockType, Table)>>);
+type Taken = (Snapshot, Result<Tables>);
 
 /// A new segment in the making.
 pub struct Rotation {
     thread: JoinHandle<Taken>,
-    since: Vec<(BlockType, Table)>,
+    since: Tables,
 }
 
 impl Rotation {
@@ -40,7 +40,7 @@ impl Rotation {
     }
 
     /// What the new segment begins with, and the snapshot for the next time.
-    pub fn finish(self) -> Result<(Snapshot, Vec<(BlockType, Table)>)> {
+    pub fn finish(self) -> Result<(Snapshot, Tables)> {
         let (snapshot, tables) = self.thread.join().map_err(|_| anyhow!("the snapshot thread panicked"))?;
         let mut tables = tables?;
         tables.extend(self.since);

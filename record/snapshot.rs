@@ -9,6 +9,9 @@ use libbpf_rs::Link;
 use crate::build_id::BuildIds;
 use crate::{cgroups, clock, kernel, processes};
 
+/// The blocks that a segment begins with.
+pub type Tables = Vec<(BlockType, Table)>;
+
 /// Takes snapshots.
 pub struct Snapshot {
     registry: Arc<Registry>,
@@ -23,11 +26,11 @@ impl Snapshot {
     }
 
     /// Reads everything. `tasks` is the link of the task iterator. Warnings are returned, not printed.
-    pub fn take(&mut self, tasks: &Link) -> Result<(Vec<(BlockType, Table)>, Vec<String>)> {
+    pub fn take(&mut self, tasks: &Link) -> Result<(Tables, Vec<String>)> {
         let mut warnings = Vec::new();
         let mut tables = vec![
             (BlockType::Clock, clock::pair()),
-            (BlockType::Tasks, processes::tasks(tasks, &self.registry)?),
+            (BlockType::Tasks, processes::tasks(tasks, &self.registry, self.cgroup_mount.as_deref())?),
             (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
             (BlockType::Maps, processes::mappings(&mut self.build_ids)),
         ];

@@ -12,6 +12,7 @@ use bpfrec_format::writer::Chunk;
 use bpfrec_format::{BlockType, EndReason, Registry, Table};
 
 use crate::segments::{QUEUE, Segments};
+use crate::snapshot::Tables;
 
 /// What the writer is told.
 pub enum Message {
@@ -22,7 +23,7 @@ pub enum Message {
     /// Totals.
     Checkpoint(Vec<Table>),
     /// A new segment begins with these tables.
-    Rotate(Vec<(BlockType, Table)>),
+    Rotate(Tables),
     /// The recording is over.
     Finish(EndReason),
 }
