@@ -76,7 +76,9 @@ impl Cgroups {
 
     /// Ids of the cgroup at `path` and of all below it, or of a container by the first digits of its id.
     pub fn matching(&self, asked: &str) -> Result<FxHashSet<u64>> {
-        let path = asked.strip_prefix("/sys/fs/cgroup").filter(|p| p.starts_with('/')).unwrap_or(asked);
+        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+        let below_mount = |m: &&str| asked.strip_prefix(*m).filter(|p| p.starts_with('/'));
+        let path = mounts.iter().find_map(below_mount).unwrap_or(asked);
         let path = path.trim_end_matches('/');
         let below = |p: &str| p.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut ids: FxHashSet<u64> =

@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod losses;
 pub mod mappings;
 pub mod meta;
+pub mod recorded;
 pub mod stacks;
 pub mod symbols;
 pub mod tasks;

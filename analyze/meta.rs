@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::kernel::KernelSymbols;
 use crate::losses::Losses;
 use crate::mappings::Mappings;
+use crate::recorded::Recorded;
 use crate::stacks::Stacks;
 use crate::tasks::Tasks;
 use crate::view::View;
@@ -74,6 +75,10 @@ pub struct Meta {
     pub trace_id: u64,
     /// Events in whole blocks, as headers tell.
     pub events: u64,
+    /// Names come from the trace alone, not from files of this machine. Off unless the caller sets it.
+    pub trace_only: bool,
+    /// What the recorder was asked for.
+    pub recorded: Recorded,
     /// What of pass 1 could not be read.
     pub damage: Damage,
 }
@@ -125,6 +130,10 @@ impl Meta {
                 }
             }
         }
+        meta.recorded.pids =
+            meta.items.get("filter_pids").map(|v| v.split(',').filter_map(|p| p.parse().ok()).collect());
+        let below = meta.items.get("filter_cgroup").map(|path| meta.cgroups.matching(path).unwrap_or_default());
+        meta.recorded.cgroups = below;
         let first = if ends.0 == u64::MAX { ends.1 } else { ends.0 };
         meta.start_ns = meta.number("start_mono_ns").unwrap_or(first);
         let gone = trace.segments.first().is_some_and(|(_, s)| s.blocks[0].header.segment > 0);

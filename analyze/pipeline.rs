@@ -75,7 +75,7 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
         meta.damage.spans.iter().for_each(|(from, to)| spans.add(from, to));
         spans
     };
-    let mut threads = sched::Pairing::new(spans(Source::Sched), slices);
+    let mut threads = sched::Pairing::new(spans(Source::Sched), meta.recorded.clone(), slices);
     let mut requests = block_io::Pairing::new(spans(Source::Block));
     let (done, total) = (AtomicU64::new(0), slabs.total);
     let mut next = slabs.next_slab();

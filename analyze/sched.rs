@@ -6,6 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::losses::Spans;
+use crate::recorded::Recorded;
 use crate::slab::{EventTable, Slab};
 use crate::view::Ints;
 
@@ -93,6 +94,7 @@ pub(crate) struct Pairing {
     runnable: FxHashMap<u32, u64>,
     running: FxHashMap<u32, Running>,
     spans: Spans,
+    recorded: Recorded,
     first_ns: Option<u64>,
     last_ns: u64,
     slices: bool,
@@ -112,12 +114,14 @@ struct Switches<'a> {
 }
 
 impl Pairing {
-    /// `spans`: where events of the source were lost. `slices`: whether slices are wanted, too.
-    pub(crate) fn new(spans: Spans, slices: bool) -> Self {
+    /// `spans`: where events of the source were lost. `recorded`: whose events are there at all. `slices`: whether slices
+    /// are wanted, too.
+    pub(crate) fn new(spans: Spans, recorded: Recorded, slices: bool) -> Self {
         Pairing {
             runnable: FxHashMap::default(),
             running: FxHashMap::default(),
             spans,
+            recorded,
             first_ns: None,
             last_ns: 0,
             slices,
@@ -171,7 +175,10 @@ impl Pairing {
 
     fn switch(&mut self, s: &Switches<'_>, row: usize, waits: &mut Vec<Wait>, slices: &mut Vec<Slice>) {
         let (ts, cpu) = (s.table.ts[row], s.table.cpu[row]);
-        let (prev, next) = (s.prev_tid.get32(row), s.next_tid.get32(row));
+        // A side that was not asked for is like the idle thread: nothing of its own is made of it.
+        let known = |tid: u32, pid, cgroup| if self.recorded.has(pid, cgroup) { tid } else { 0 };
+        let prev = known(s.prev_tid.get32(row), s.prev_pid.get32(row), s.prev_cgroup.get(row));
+        let next = known(s.next_tid.get32(row), s.next_pid.get32(row), s.next_cgroup.get(row));
         let state = s.prev_state.get32(row);
         let preempted = s.preempt.get(row) != 0;
         self.first_ns.get_or_insert(ts);

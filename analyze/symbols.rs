@@ -106,7 +106,7 @@ impl Symbols {
             let frames: Vec<u32> = meta.stacks.frames(&stack).iter().enumerate().map(number).collect();
             stacks.push((id, Resolved { id: 0, frames, user: stack.user }));
         }
-        let names = local_names(meta, &keys);
+        let names = if meta.trace_only { FxHashMap::default() } else { local_names(meta, &keys) };
         let frames: Vec<Frame> = keys.iter().map(|key| frame(meta, *key, &names)).collect();
         let with_id = |(id, mut stack): (u64, Resolved)| {
             let mut bytes = vec![u8::from(stack.user)];

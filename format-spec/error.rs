@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused a read or a write.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// No block was found at all.
     #[error("not a .bpr trace: no valid block in {len} bytes (expected the magic 5b 2a 4d 18 at offset 0)")]

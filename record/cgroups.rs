@@ -35,13 +35,19 @@ pub fn snapshot(mount: Option<&Path>) -> Table {
     table
 }
 
-/// Ids of the cgroup that the user means by `path` and of all below it.
-pub fn family(path: &Path, mount: Option<&Path>) -> Result<Vec<u64>> {
+/// A cgroup that the user means and all below it.
+pub struct Family {
+    /// Path from the hierarchy's root.
+    pub path: String,
+    /// Ids.
+    pub ids: Vec<u64>,
+}
+
+/// The cgroup that the user means by `path`: from the hierarchy's root, or below its mount point.
+pub fn family(path: &Path, mount: Option<&Path>) -> Result<Family> {
     let Some(mount) = mount else { bail!("--cgroup needs the cgroup v2 hierarchy, which is not mounted here") };
-    let root = match path.strip_prefix(mount) {
-        Ok(below) => mount.join(below),
-        Err(_) => mount.join(path.strip_prefix("/").unwrap_or(path)),
-    };
+    let below = path.strip_prefix(mount).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
+    let root = mount.join(below);
     if !root.is_dir() {
         bail!("there is no cgroup {} under {}", path.display(), mount.display());
     }
@@ -55,5 +61,5 @@ pub fn family(path: &Path, mount: Option<&Path>) -> Result<Vec<u64>> {
             }
         }
     }
-    Ok(ids)
+    Ok(Family { path: format!("/{}", below.display()), ids })
 }

@@ -5,13 +5,13 @@ use libbpf_rs::{MapCore, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::SharedMaps;
-use crate::cgroups;
+use crate::cgroups::{self, Family};
 use crate::layout::Config;
 
 /// Ids that the user asked for.
 pub struct Filter {
     pids: Vec<u32>,
-    cgroups: Vec<u64>,
+    cgroup: Option<Family>,
 }
 
 impl Filter {
@@ -22,17 +22,15 @@ impl Filter {
                 bail!("there is no process {pid}");
             }
         }
-        let cgroups = match &args.cgroup {
-            Some(path) => cgroups::family(path, cgroups::mount_point().as_deref())?,
-            None => Vec::new(),
-        };
-        Ok(Filter { pids: args.pid.clone(), cgroups })
+        let mount = cgroups::mount_point();
+        let cgroup = args.cgroup.as_ref().map(|path| cgroups::family(path, mount.as_deref())).transpose()?;
+        Ok(Filter { pids: args.pid.clone(), cgroup })
     }
 
     /// Sets the flags of the programs.
     pub fn configure(&self, config: &mut Config) {
         config.filter_pid = u32::from(!self.pids.is_empty());
-        config.filter_cgroup = u32::from(!self.cgroups.is_empty());
+        config.filter_cgroup = u32::from(self.cgroup.is_some());
     }
 
     /// Fills the maps.
@@ -41,21 +39,21 @@ impl Filter {
         for pid in &self.pids {
             shared.get("pids")?.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY).context(too_many)?;
         }
-        for id in &self.cgroups {
+        for id in self.cgroup.iter().flat_map(|c| &c.ids) {
             shared.get("cgroups")?.update(&id.to_ne_bytes(), &[1], MapFlags::ANY).context(too_many)?;
         }
         Ok(())
     }
 
     /// Facts for the header.
-    pub fn items(&self, args: &RecordArgs) -> Vec<(String, String)> {
+    pub fn items(&self) -> Vec<(String, String)> {
         let mut items = Vec::new();
         if !self.pids.is_empty() {
             let pids: Vec<_> = self.pids.iter().map(u32::to_string).collect();
             items.push(("filter_pids".into(), pids.join(",")));
         }
-        if let Some(path) = &args.cgroup {
-            items.push(("filter_cgroup".into(), path.display().to_string()));
+        if let Some(cgroup) = &self.cgroup {
+            items.push(("filter_cgroup".into(), cgroup.path.clone()));
         }
         items
     }

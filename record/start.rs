@@ -118,7 +118,7 @@ impl Session {
         items.push(("start_mono_ns".into(), clock::mono_ns().to_string()));
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
-        items.extend(filter.items(&args));
+        items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
         let objects = attached.iter().map(|(id, l)| (*id, l.object())).chain([(Id::Task, tasks.object())]);

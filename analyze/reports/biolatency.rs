@@ -52,7 +52,8 @@ pub struct Biolatency {
     per: [bool; 4],
     disk: Option<String>,
     /// The name is that of the process.
-    groups: BTreeMap<Key, (String, Histogram)>,
+    /// With the last issue, for the name that the process had then.
+    groups: BTreeMap<Key, (u64, Histogram)>,
 }
 
 impl Biolatency {
@@ -95,10 +96,8 @@ impl Visitor for Biolatency {
                 continue;
             }
             let (key, ns) = (self.key(io), if self.queued { io.total_ns() } else { io.device_ns() });
-            let (_, histogram) = self.groups.entry(key).or_insert_with(|| {
-                let name = key.pid.map_or("", |pid| meta.tasks.comm(pid, io.issue_ns));
-                (name.into(), Histogram::default())
-            });
+            let (last_ns, histogram) = self.groups.entry(key).or_default();
+            *last_ns = io.issue_ns;
             histogram.add(ns, self.unit);
         }
         Ok(())
@@ -107,7 +106,7 @@ impl Visitor for Biolatency {
 
 impl Report for Biolatency {
     fn text(&self, context: &Context<'_>, out: &mut String) {
-        for (key, (comm, histogram)) in &self.groups {
+        for (key, (last_ns, histogram)) in &self.groups {
             if let Some(dev) = key.dev {
                 let _ = write!(out, "\ndisk = {}\t", plain(&context.meta.disk(dev)));
             }
@@ -118,7 +117,7 @@ impl Report for Biolatency {
                 let _ = write!(out, "\ncgroup = {}", plain(&context.meta.cgroups.path(id)));
             }
             if let Some(pid) = key.pid {
-                let _ = write!(out, "\npid = {pid} {}", plain(comm));
+                let _ = write!(out, "\npid = {pid} {}", plain(context.meta.tasks.comm(pid, *last_ns)));
             }
             if self.per.contains(&true) {
                 out.push('\n');
@@ -134,7 +133,7 @@ impl Report for Biolatency {
     }
 
     fn json(&self, context: &Context<'_>) -> Value {
-        let key = |key: &Key, comm: &str| {
+        let key = |key: &Key, last_ns: u64| {
             let mut map = Map::new();
             let mut put = |name: &str, value: Option<Value>| drop(value.map(|v| map.insert(name.into(), v)));
             put("disk", key.dev.map(|dev| context.meta.disk(dev).into()));
@@ -142,13 +141,13 @@ impl Report for Biolatency {
             put("cgroup", key.cgroup_id.map(|id| context.meta.cgroups.path(id).into()));
             put("cgroup_id", key.cgroup_id.map(Into::into));
             put("pid", key.pid.map(Into::into));
-            put("comm", key.pid.map(|_| comm.into()));
+            put("comm", key.pid.map(|pid| context.meta.tasks.comm(pid, last_ns).into()));
             Value::Object(map)
         };
         // Without any grouping there is always one histogram, be it empty.
         let empty = Histogram::default();
         let none = (self.groups.is_empty() && !self.per.contains(&true)).then(|| (Value::Object(Map::new()), &empty));
-        let groups = self.groups.iter().map(|(k, (comm, histogram))| (key(k, comm), histogram));
+        let groups = self.groups.iter().map(|(k, (last_ns, histogram))| (key(k, *last_ns), histogram));
         super::histograms_json(self.unit, groups.chain(none), &context.reading.unpaired_ios)
     }
 

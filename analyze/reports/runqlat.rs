@@ -57,7 +57,7 @@ pub struct Runqlat {
     filter: Filter,
     unit: Unit,
     by: By,
-    groups: BTreeMap<u64, (String, Histogram)>,
+    groups: BTreeMap<u64, (Wait, Histogram)>,
     all: Histogram,
 }
 
@@ -103,22 +103,21 @@ impl Visitor for Runqlat {
                 continue;
             }
             let key = self.key(meta, wait);
-            if !self.groups.contains_key(&key) {
-                self.groups.insert(key, (self.label(meta, wait), Histogram::default()));
-            }
-            if let Some((_, histogram)) = self.groups.get_mut(&key) {
-                histogram.add(wait.dur_ns, self.unit);
-            }
+            let (last, histogram) = self.groups.entry(key).or_insert_with(|| (*wait, Histogram::default()));
+            // A group bears the name that it had last: a process that execs is what it became.
+            *last = *wait;
+            histogram.add(wait.dur_ns, self.unit);
         }
         Ok(())
     }
 }
 
 impl Report for Runqlat {
-    fn text(&self, _context: &Context<'_>, out: &mut String) {
+    fn text(&self, context: &Context<'_>, out: &mut String) {
         self.all.text(self.unit, out);
-        for (key, (label, histogram)) in &self.groups {
-            let label = plain(label);
+        for (key, (last, histogram)) in &self.groups {
+            let label = self.label(context.meta, last);
+            let label = plain(&label);
             let _ = match self.by {
                 By::Cgroup => writeln!(out, "\ncgroup = {label}"),
                 By::Namespace => writeln!(out, "\npidns = {key} {label}"),
@@ -133,7 +132,7 @@ impl Report for Runqlat {
             By::Cgroup => json!({"cgroup": label, "cgroup_id": key}),
             by => json!({by.key(): key, "comm": label}),
         };
-        let groups = self.groups.iter().map(|(k, (label, histogram))| (key(*k, label), histogram));
+        let groups = self.groups.iter().map(|(k, (last, h))| (key(*k, &self.label(context.meta, last)), h));
         let all = (self.by == By::All).then_some((json!({}), &self.all));
         super::histograms_json(self.unit, groups.chain(all), &context.reading.unpaired_waits)
     }

@@ -23,6 +23,9 @@ pub struct AnalyzeArgs {
     /// Threads (all CPUs)
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Take names from the trace alone, not from files of this machine
+    #[arg(long)]
+    pub trace_only: bool,
     /// Replace what the directory holds of an earlier run
     #[arg(long)]
     pub force: bool,
@@ -33,7 +36,8 @@ pub fn run(args: AnalyzeArgs) -> Result<u8> {
     let trace = open(&args.trace)?;
     let directory = Directory::new(&args.output, args.force)?;
     let summary = with_threads(args.threads, || -> Result<_> {
-        let meta = Meta::load(&trace)?;
+        let mut meta = Meta::load(&trace)?;
+        meta.trace_only = args.trace_only;
         let progress = Progress::new();
         let show = |done, total| progress.show(done, total);
         let summary = bpfrec_analyze::analyze(&trace, &meta, &directory, &show)?;

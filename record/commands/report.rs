@@ -21,6 +21,7 @@ pub struct ReportArgs {
     pid: Option<u32>,
     cgroup: Option<String>,
     json: bool,
+    trace_only: bool,
     threads: Option<usize>,
 }
 
@@ -51,6 +52,12 @@ fn subcommand(kind: &ReportKind) -> Command {
         .arg(option("pid", "PID", "Only this process").short('p').value_parser(value_parser!(u32)))
         .arg(option("cgroup", "PATH", "Only this cgroup and those below, or a container by its id").short('c'))
         .arg(option("threads", "N", "Threads (all CPUs)").value_parser(value_parser!(usize)))
+        .arg(
+            Arg::new("trace-only")
+                .long("trace-only")
+                .action(ArgAction::SetTrue)
+                .help("Names from the trace alone, not from files of this machine"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"))
 }
 
@@ -79,6 +86,7 @@ impl clap::FromArgMatches for ReportArgs {
             pid: matches.get_one("pid").copied(),
             cgroup: text("cgroup"),
             json: matches.get_flag("json"),
+            trace_only: matches.get_flag("trace-only"),
             threads: matches.get_one("threads").copied(),
         })
     }
@@ -105,7 +113,8 @@ pub fn run(args: ReportArgs) -> Result<u8> {
     let kind = reports::find(args.kind).context("unknown report")?;
     let trace = open(&args.trace)?;
     let outcome = with_threads(args.threads, || -> Result<_> {
-        let meta = Meta::load(&trace)?;
+        let mut meta = Meta::load(&trace)?;
+        meta.trace_only = args.trace_only;
         let (from, to) = (args.from.as_deref(), args.to.as_deref());
         let filter = Filter::new(&meta, from, to, args.pid, args.cgroup.as_deref())?;
         let progress = Progress::new();
