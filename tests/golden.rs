@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TRACES: [&str; 5] = ["burn-5.10.bpr", "killed-6.18.bpr", "mixed-6.18.bpr", "null-blk-6.1.bpr", "segments-6.1.bpr"];
+const TRACES: [&str; 5] =
+    ["burn-5.10.bpr", "killed-6.18.bpr", "mixed-6.18.bpr", "null-blk-6.1.bpr", "segments-6.1.bpr"];
 
 const REPORTS: [&str; 22] = [
     "summary",

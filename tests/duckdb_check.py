@@ -1,0 +1,92 @@
+"""Reads every table of an analysed trace with DuckDB and counts the histograms of two reports again in SQL.
+
+usage: duckdb_check.py DIR BPFREC TRACE README.md     prints one line a check; exits 1 at the first that fails
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import duckdb
+
+directory, bpfrec, trace, readme = sys.argv[1:]
+os.chdir(directory)
+db = duckdb.connect()
+
+
+def check(name, ok, why=""):
+    print("ok  " if ok else "BAD ", name, why)
+    if not ok:
+        sys.exit(1)
+
+
+def report(*arguments):
+    run = subprocess.run([bpfrec, "report", *arguments, trace, "--json", "--trace-only"], capture_output=True, text=True)
+    return json.loads(run.stdout) if run.returncode in (0, 3) else None
+
+
+# Every table is read whole, and no type is one that other engines lack.
+tables = sorted(name[:-8] for name in os.listdir("parquet") if name.endswith(".parquet"))
+allowed = {"BIGINT", "INTEGER", "VARCHAR", "DOUBLE", "BIGINT[]", "BOOLEAN"}
+for table in tables:
+    columns = db.execute(f"DESCRIBE SELECT * FROM 'parquet/{table}.parquet'").fetchall()
+    types = {column[1] for column in columns}
+    check(f"types of {table}", types <= allowed, str(types - allowed))
+    rows = db.execute(f"SELECT * FROM 'parquet/{table}.parquet'").fetchall()
+    counted = db.execute(f"SELECT count(*) FROM 'parquet/{table}.parquet'").fetchall()[0][0]
+    check(f"rows of {table}", len(rows) == counted, f"{len(rows)}")
+
+# The views can be made and read.
+db.execute(open("views.sql").read())
+for (view,) in db.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall():
+    db.execute(f'SELECT * FROM "{view}"').fetchall()
+    check(f"view {view}", True)
+
+
+def histogram(sql):
+    """Buckets by their low end in us, from nanoseconds."""
+    low = "CASE WHEN ns < 2000 THEN 0 ELSE 1::BIGINT << floor(log2(ns // 1000))::INT END"
+    return dict(db.execute(f"SELECT {low} AS low, count(*) FROM ({sql}) GROUP BY ALL").fetchall())
+
+
+def buckets(answer):
+    return {b["low"]: b["count"] for g in answer["groups"] for b in g["buckets"] if b["count"]}
+
+
+# Waits and I/O counted in SQL are those of the reports; waits even from the raw events alone.
+answer = report("runqlat")
+if answer:
+    sql = "SELECT dur_ns AS ns FROM runq_wait WHERE pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)"
+    check("runqlat from waits", histogram(sql) == buckets(answer), f"{histogram(sql)} {buckets(answer)}")
+    raw = """
+      WITH e AS (
+        SELECT ts_mono, tid, 'wake' AS what, 0 AS pid FROM sched_wakeup
+        UNION ALL SELECT ts_mono, tid, 'wake', 0 FROM sched_wakeup_new
+        UNION ALL SELECT ts_mono, prev_tid, CASE WHEN prev_state = 0 OR preempt <> 0 THEN 'wake' ELSE 'sleep' END, 0 FROM sched_switch
+        UNION ALL SELECT ts_mono, next_tid, 'run', next_pid FROM sched_switch),
+      o AS (SELECT *, lag(what) OVER w AS before, lag(ts_mono) OVER w AS since FROM e WHERE tid <> 0 AND what <> 'sleep'
+            WINDOW w AS (PARTITION BY tid ORDER BY ts_mono, CASE what WHEN 'run' THEN 1 ELSE 0 END))
+      SELECT ts_mono - since AS ns FROM o
+      WHERE what = 'run' AND before = 'wake' AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)"""
+    lost = db.execute("SELECT count(*) FROM loss").fetchall()[0][0] + answer["unpaired"].get("lost", 0)
+    if not lost:
+        check("runqlat from raw events", histogram(raw) == buckets(answer), f"{histogram(raw)} {buckets(answer)}")
+answer = report("biolatency")
+if answer:
+    sql = "SELECT device_ns AS ns FROM block_io WHERE device_ns IS NOT NULL AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)"
+    check("biolatency", histogram(sql) == buckets(answer), f"{histogram(sql)} {buckets(answer)}")
+
+# The questions of README.
+questions = re.findall(r"```sql\n(.*?)```", open(readme).read(), re.S)
+check("README has five questions", len(questions) == 5, str(len(questions)))
+for question in questions:
+    needs = re.findall(r"(?:FROM|JOIN)\s+(\w+)", question)
+    missing = [n for n in needs if not db.execute(f"SELECT 1 FROM duckdb_views() WHERE view_name = '{n}'").fetchall()]
+    if missing:
+        print("not asked of this trace:", missing)
+        continue
+    title = question.splitlines()[0]
+    rows = db.execute(question).fetchall()
+    check(f"question {title}", True, f"{len(rows)} rows")
+print("checks done")
