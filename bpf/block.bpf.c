@@ -53,7 +53,7 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 	struct issuer *known, issuer = {};
 	struct gendisk *disk;
 	struct block_row *row;
-	u64 key = (u64)rq;
+	u64 key = (u64)rq, ts_ns = bpf_ktime_get_ns();
 	void *ring;
 
 	known = bpf_map_lookup_elem(&issuers, &key);
@@ -74,7 +74,7 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 	if (!EVENT_RESERVE(row, ring, SOURCE_BLOCK))
 		return 0;
 	disk = request_disk(rq);
-	row->ts_ns = bpf_ktime_get_ns();
+	row->ts_ns = ts_ns;
 	row->kind = kind;
 	row->size = sizeof(*row);
 	row->tid = issuer.tid;

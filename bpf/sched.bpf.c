@@ -18,14 +18,16 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	u64 prev_cgroup_id = task_cgroup_id(prev), next_cgroup_id = task_cgroup_id(next);
 	u32 prev_pid = prev->tgid, next_pid = next->tgid;
 	struct switch_row *row;
+	u64 ts_ns;
 	void *ring;
 
 	/* A switch counts when one of its sides does; the idle task never does. */
 	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
 		return 0;
+	ts_ns = bpf_ktime_get_ns(); /* before the ring is asked for room: that takes a while */
 	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
 		return 0;
-	row->ts_ns = bpf_ktime_get_ns();
+	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_SWITCH;
 	row->size = sizeof(*row);
 	row->prev_tid = prev->pid;
@@ -48,11 +50,15 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 	u64 cgroup_id = task_cgroup_id(task);
 	u32 pid = task->tgid;
 	struct wakeup_row *row;
+	u64 ts_ns;
 	void *ring;
 
-	if (!wanted(pid, cgroup_id) || !EVENT_RESERVE(row, ring, SOURCE_SCHED))
+	if (!wanted(pid, cgroup_id))
 		return 0;
-	row->ts_ns = bpf_ktime_get_ns();
+	ts_ns = bpf_ktime_get_ns();
+	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+		return 0;
+	row->ts_ns = ts_ns;
 	row->kind = kind;
 	row->size = sizeof(*row);
 	row->tid = task->pid;
@@ -84,11 +90,15 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	u64 cgroup_id = task_cgroup_id(task);
 	u32 pid = task->tgid;
 	struct migrate_row *row;
+	u64 ts_ns;
 	void *ring;
 
-	if (!wanted(pid, cgroup_id) || !EVENT_RESERVE(row, ring, SOURCE_SCHED))
+	if (!wanted(pid, cgroup_id))
 		return 0;
-	row->ts_ns = bpf_ktime_get_ns();
+	ts_ns = bpf_ktime_get_ns();
+	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+		return 0;
+	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_MIGRATE;
 	row->size = sizeof(*row);
 	row->tid = task->pid;

@@ -77,12 +77,24 @@ impl Drop for Peer {
     }
 }
 
+/// Buckets with those below 4 us as one. Of two tools on one tracepoint the second one's stamp is late by the run time of
+/// the first, 0.2 to 0.3 us, and not by the same at a wakeup and at a switch: that moves many of the shortest waits over
+/// the border at 2 us, in either direction. Two runqlats beside each other do not agree on these buckets either.
+fn coarse(buckets: &BTreeMap<u64, u64>) -> BTreeMap<u64, u64> {
+    let mut all = BTreeMap::new();
+    for (low, count) in buckets {
+        *all.entry(if *low < 4 { 0 } else { *low }).or_insert(0) += count;
+    }
+    all
+}
+
 fn assert_agree(name: &str, ours: &BTreeMap<u64, u64>, theirs: &BTreeMap<u64, u64>) {
     let (our_sum, their_sum): (u64, u64) = (ours.values().sum(), theirs.values().sum());
     println!("{name}: {our_sum} and {their_sum}\n  ours   {ours:?}\n  theirs {theirs:?}");
     assert!(their_sum > 1000, "{name} saw too little: {theirs:?}");
     assert_near(&format!("{name}: events"), our_sum as f64, their_sum as f64, 0.02);
-    for (low, theirs) in theirs {
+    let (ours, theirs) = (coarse(ours), coarse(theirs));
+    for (low, theirs) in &theirs {
         // Below 1 % chance decides.
         if *theirs > their_sum / 100 {
             let ours = ours.get(low).copied().unwrap_or(0);
@@ -126,7 +138,7 @@ fn root_runqlat_and_biolatency_agree_with_libbpf_tools() {
 /// about the length of a probe (a ping-pong through pipes) fall into other buckets when two tools look on: runqlat
 /// does not agree with a second runqlat then. So no pipes, and no preemption by wakeups (SCHED_BATCH).
 fn spread_load(scratch: &Scratch) -> std::process::ExitStatus {
-    let script = r#""$burn" 6 >/dev/null & "$crowd" 6 24 & "$mixed" 6 "$dir"; wait"#;
+    let script = r#""$burn" 6 >/dev/null & "$crowd" 6 80 & "$mixed" 6 "$dir"; wait"#;
     Command::new("chrt")
         .args(["-b", "0", "sh", "-c", script])
         .env("burn", load("burn"))

@@ -1,4 +1,4 @@
-// COUNT processes, each of which sleeps to the next multiple of 4 ms and then works 0.1 to 0.4 ms: their waits for the
+// COUNT processes, each of which sleeps to the next multiple of 4 ms and then works 0.03 to 0.09 ms: their waits for the
 // CPU are as long as the others' work, spread from microseconds to milliseconds.
 //   crowd SECONDS COUNT
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static void one(long end, unsigned int seed)
 		if (next > end)
 			exit(0);
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
-		work = nanoseconds(CLOCK_PROCESS_CPUTIME_ID) + 100000 + rand_r(&seed) % 300000;
+		work = nanoseconds(CLOCK_PROCESS_CPUTIME_ID) + 30000 + rand_r(&seed) % 60000;
 		while (nanoseconds(CLOCK_PROCESS_CPUTIME_ID) < work)
 			;
 	}

@@ -77,8 +77,8 @@ fi
 if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
     pid=$(sed -n 's/^pid //p' sched.bpr.out)
     n=$(report runqlat sched.bpr --json --pid "$pid" | total count)
-    # sleeping = 1; the shell before it may sleep a few times
-    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -c '"prev_state":1,')
+    # Sleeping is 1, with a flag for freezable from 6.1 on; the shell before it may sleep a few times.
+    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -cE '"prev_state":(1|8193),')
     expect "sched: 100 switches out of the sleeper" "$sleeps" between 100 "$sleeps" 130
     expect "sched: 100 waits of the sleeper" "$n waits" between 100 "${n:-0}" 180
     report runqlat sched.bpr -P >sched.txt
