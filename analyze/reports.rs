@@ -235,9 +235,7 @@ fn unpaired_note(what: &str, unpaired: &Unpaired) -> Option<String> {
     let Unpaired { no_start, open, lost } = unpaired;
     (no_start + open + lost > 0).then(|| {
         let [no_start, open, lost] = [*no_start, *open, *lost].map(text::count);
-        format!(
-            "unpaired {what}: {no_start} began before the trace, {open} still open at its end, {lost} across a loss"
-        )
+        format!("unpaired {what}: {no_start} began before the trace, {open} did not end in it, {lost} across a loss")
     })
 }
 

@@ -53,7 +53,7 @@ pub struct Slice {
 pub struct Unpaired {
     /// Ends without a begin: it lies before the trace.
     pub no_start: u64,
-    /// Begins without an end: it lies after the trace.
+    /// Begins without an end: it lies after the trace, or the kernel never told it.
     pub open: u64,
     /// Pairs thrown away, as events were lost between them, and ends and begins whose other half may be among the lost.
     pub lost: u64,

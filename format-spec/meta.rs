@@ -49,6 +49,9 @@ pub mod reason {
     /// `recover` left a damaged block out.
     pub const DAMAGED: u64 = 8;
 
+    /// The kernel left a probe out, as it was already running on that CPU: an interrupt came in its middle.
+    pub const PROBE_BUSY: u64 = 9;
+
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
         !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
@@ -65,6 +68,7 @@ pub mod reason {
             STACK_UNDEFINED => "stack not defined",
             TABLE_FULL => "request table full",
             DAMAGED => "block damaged",
+            PROBE_BUSY => "probe was running already",
             _ => "unknown reason",
         }
     }

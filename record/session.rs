@@ -80,6 +80,9 @@ pub(crate) struct Session {
     pub build_ids: BuildIds,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    /// Runs of probes that the kernel left out, by source, and when they were last looked at.
+    pub left_out: [u64; 16],
+    pub losses_read_ns: u64,
     pub writer: Writer,
     pub command: Option<Running>,
     /// Of the command.
@@ -200,6 +203,18 @@ impl Session {
         if let Some(table) = self.losses.read()? {
             self.send(Message::Tables(BlockType::Loss, vec![table]));
         }
+        for id in Id::ALL.iter().copied() {
+            let left_out = self.bpf_time.runs(id).left_out;
+            let new = left_out - self.left_out[id as usize].min(left_out);
+            self.left_out[id as usize] = left_out;
+            if new > 0 {
+                self.losses.total[id as usize] += new;
+                let span = (self.losses_read_ns, clock::mono_ns());
+                let row = stats::loss_row(id as u16, None, span, meta::reason::PROBE_BUSY, new);
+                self.send(Message::Tables(BlockType::Loss, vec![row]));
+            }
+        }
+        self.losses_read_ns = clock::mono_ns();
         let lost = self.sideband.as_mut().map_or(0, Sideband::take_lost);
         if lost > 0 {
             let now = clock::mono_ns();

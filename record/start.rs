@@ -150,6 +150,8 @@ impl Session {
             build_ids: BuildIds::default(),
             losses,
             bpf_time,
+            left_out: [0; 16],
+            losses_read_ns: clock::mono_ns(),
             writer,
             command,
             exit_code: 0,

@@ -93,6 +93,8 @@ pub struct Runs {
     pub run_ns: u64,
     /// Runs.
     pub runs: u64,
+    /// Times that the kernel left a program out because it was running on that CPU already. Always counted.
+    pub left_out: u64,
 }
 
 impl BpfTime {
@@ -152,6 +154,7 @@ impl BpfTime {
             if result == 0 {
                 sum.run_ns += info.run_time_ns;
                 sum.runs += info.run_cnt;
+                sum.left_out += info.recursion_misses;
             }
         }
         sum
