@@ -15,8 +15,9 @@ pub struct RecordArgs {
     /// File to write; - for stdout; a directory with --rotate-size, --rotate-time or --max-size
     #[arg(short, long, default_value = "trace.bpr", value_name = "FILE")]
     pub output: PathBuf,
-    /// What to record: sched, block, profile
-    #[arg(short = 'e', long = "sources", value_delimiter = ',', value_name = "SOURCE,...")]
+    /// What to record [default: all]
+    #[arg(short = 'e', long = "sources", value_delimiter = ',', value_name = "SOURCE,...",
+          value_parser = clap::builder::PossibleValuesParser::new(crate::sources::NAMES))]
     pub sources: Vec<String>,
     /// Stop after this long (30s, 5m, 1h); else at Ctrl-C or when COMMAND ends
     #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]

@@ -1,6 +1,7 @@
-//! Build ids of mapped files, read through the process that maps them: never by a host path that happens to have the
+//! Build ids of mapped files, read through the process that maps them: never from a file that only happens to have the
 //! same name.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -30,17 +31,22 @@ impl BuildIds {
         self.open(mapping).and_then(|file| self.read(file)).unwrap_or_default()
     }
 
-    /// The very file: by the mapping itself where that is allowed, else in the process's own root, when device and
-    /// inode are right.
+    /// The very file: by the mapping itself where that is allowed, else in the process's own root, else, when the process
+    /// is gone, here; by a path only when device and inode are those of the mapping.
     fn open(&self, m: &Mapping) -> Option<File> {
         let proc = PathBuf::from(format!("/proc/{}", m.pid));
         let by_mapping = proc.join(format!("map_files/{:x}-{:x}", m.start, m.start + m.len));
         if let Ok(file) = File::open(by_mapping) {
             return Some(file);
         }
-        let relative = Path::new(std::ffi::OsStr::from_bytes(&m.path)).strip_prefix("/").ok()?.to_owned();
-        let file = File::open(proc.join("root").join(relative)).ok()?;
-        (file.metadata().ok()?.ino() == m.inode).then_some(file)
+        let path = Path::new(OsStr::from_bytes(&m.path));
+        let in_root = proc.join("root").join(path.strip_prefix("/").ok()?);
+        let is_it = |file: &File| {
+            let Ok(meta) = file.metadata() else { return false };
+            let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+            (meta.ino(), major, minor) == (m.inode, m.major, m.minor)
+        };
+        [in_root.as_path(), path].into_iter().filter_map(|p| File::open(p).ok()).find(is_it)
     }
 
     fn read(&mut self, file: File) -> Option<Vec<u8>> {

@@ -50,5 +50,13 @@ pub fn all() -> Vec<Box<dyn Source>> {
     vec![Box::new(sched::Sched), Box::new(block::Block), Box::new(profile::Profile)]
 }
 
-/// Sources when none are asked for.
-pub const DEFAULT: [&str; 3] = ["sched", "block", "profile"];
+/// Names of [`all`], for the command line. All of them are recorded when none is asked for.
+pub const NAMES: [&str; 3] = ["sched", "block", "profile"];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_those_of_the_sources() {
+        assert_eq!(super::all().iter().map(|s| s.name()).collect::<Vec<_>>(), super::NAMES);
+    }
+}

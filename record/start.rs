@@ -26,17 +26,10 @@ use crate::writer::{Message, Plan, Writer};
 use crate::{clock, kernel, limits};
 
 /// The sources to record, and whether each was asked for by name.
-fn choose(args: &RecordArgs) -> Result<Vec<(Box<dyn Source>, bool)>> {
-    let known: Vec<_> = sources::all().iter().map(|s| s.name()).collect();
-    if let Some(unknown) = args.sources.iter().find(|s| !known.contains(&&***s)) {
-        bail!("there is no source {unknown:?}: known are {}", known.join(", "));
-    }
+fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
     let named = !args.sources.is_empty();
-    let wanted = |name: &str| match named {
-        true => args.sources.iter().any(|s| s == name),
-        false => sources::DEFAULT.contains(&name),
-    };
-    Ok(sources::all().into_iter().filter(|s| wanted(s.name())).map(|s| (s, named)).collect())
+    let wanted = |name: &str| !named || args.sources.iter().any(|s| s == name);
+    sources::all().into_iter().filter(|s| wanted(s.name())).map(|s| (s, named)).collect()
 }
 
 /// Default size of a CPU's ring: 4 MiB, and on wide machines less, so that all together stay at 128 MiB.
@@ -74,7 +67,7 @@ impl Session {
         filter.fill(&shared)?;
         let mut loaded = Vec::new();
         let mut items = kernel::items();
-        for (source, named) in choose(&args)? {
+        for (source, named) in choose(&args) {
             match source.load(&context, &mut shared) {
                 Ok(object) => loaded.push((source, named, object)),
                 Err(error) if named => return Err(error.context(format!("source {}", source.name()))),

@@ -5,7 +5,7 @@
 # shellcheck disable=SC2020,SC2317 # sets of characters; functions that are called by name
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-dir=/tmp/bpfrec-suite
+dir=/dev/shm/bpfrec-suite
 mkdir -p $dir
 cd $dir || exit 1
 # In memory and run once: a first run waits for its own pages.
@@ -105,6 +105,9 @@ if record short.bpr -e sched,profile -F 999 -- sh -c "for i in 1 2 3 4 5; do $di
     "$here/bpfrec" replay short.bpr --json >short.json 2>>$dir/errors
     n=$(grep '"sched_exec"' short.json | grep -c "$dir/blip_fleeting")
     expect "tasks: five short processes with their path" "$n" [ "$n" = 5 ]
+    report profile short.bpr -f -U >short.txt
+    n=$(grep -c 'blip_fleeting;.*blip_work' short.txt)
+    expect "tasks: their frames resolve" "$(grep blip_fleeting short.txt | head -n 3)" [ "$n" -gt 0 ]
 fi
 
 # ---- cgroups: a group that is gone again shows by its path
