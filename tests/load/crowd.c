@@ -1,5 +1,5 @@
-// COUNT processes, each of which sleeps to the next multiple of 4 ms and then works 0.03 to 0.09 ms: their waits for the
-// CPU are as long as the others' work, spread from microseconds to milliseconds.
+// COUNT processes, each of which sleeps to the next multiple of 4 ms and then works 0.03 to 0.09 ms: their waits for
+// the CPU are as long as the others' work, spread from microseconds to milliseconds.
 //   crowd SECONDS COUNT
 #include <stdlib.h>
 #include <sys/wait.h>
