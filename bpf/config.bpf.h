@@ -24,5 +24,14 @@ struct config {
 const volatile struct config cfg SEC(".rodata.cfg");
 
 /* Numbers of kind.rs and meta.rs. */
-enum { SOURCE_TASK = 1, SOURCE_SCHED = 2, SOURCE_BLOCK = 3, SOURCE_PROFILE = 4, SOURCES = 16 };
+enum {
+	SOURCE_TASK = 1,
+	SOURCE_SCHED = 2,
+	SOURCE_BLOCK = 3,
+	SOURCE_PROFILE = 4,
+	SOURCE_KMEM = 5,
+	SOURCE_MALLOC = 6,
+	SOURCE_OFFCPU = 7,
+	SOURCES = 16
+};
 enum { LOST_RING = 1, LOST_STACK_RING = 2, LOST_TASK_RING = 3, LOST_STACK = 6, LOST_TABLE = 7, REASONS = 8 };

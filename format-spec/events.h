@@ -160,3 +160,101 @@ struct sample_row {
 };
 
 _Static_assert(sizeof(struct sample_row) == 56, "events.rs");
+
+#define KIND_KMEM_ALLOC 0x60
+#define KIND_PAGE_ALLOC 0x61
+#define KIND_PERCPU_ALLOC 0x62
+
+struct kmem_alloc_row {
+	__u64 ts_ns;
+	__u16 kind;
+	__u16 size;
+	__u32 tid;
+	__u32 pid;
+	__u32 weight_milli;
+	__u64 addr;
+	__u64 bytes;
+	__u64 kernel_stack_id;
+	__u64 cgroup_id;
+};
+
+_Static_assert(sizeof(struct kmem_alloc_row) == 56, "events.rs");
+
+#define KIND_KMEM_FREE 0x68
+#define KIND_PAGE_FREE 0x69
+#define KIND_PERCPU_FREE 0x6a
+
+struct kmem_free_row {
+	__u64 ts_ns;
+	__u16 kind;
+	__u16 size;
+	__u32 tid;
+	__u32 pid;
+	__u32 _pad;
+	__u64 addr;
+	__u64 bytes;
+	__u64 cgroup_id;
+};
+
+_Static_assert(sizeof(struct kmem_free_row) == 48, "events.rs");
+
+#define KIND_MALLOC_ALLOC 0x70
+
+struct malloc_alloc_row {
+	__u64 ts_ns;
+	__u16 kind;
+	__u16 size;
+	__u32 tid;
+	__u32 pid;
+	__u32 weight_milli;
+	__u32 call;
+	__u32 _pad;
+	__u64 addr;
+	__u64 bytes;
+	__u64 user_stack_id;
+	__u64 cgroup_id;
+};
+
+_Static_assert(sizeof(struct malloc_alloc_row) == 64, "events.rs");
+
+#define KIND_MALLOC_FREE 0x71
+
+struct malloc_free_row {
+	__u64 ts_ns;
+	__u16 kind;
+	__u16 size;
+	__u32 tid;
+	__u32 pid;
+	__u32 call;
+	__u64 addr;
+	__u64 bytes;
+	__u64 cgroup_id;
+};
+
+_Static_assert(sizeof(struct malloc_free_row) == 48, "events.rs");
+
+#define KIND_OFFCPU_WAIT 0x80
+#define KIND_OFFCPU_OPEN 0x81
+#define KIND_OFFCPU_SHORT 0x82
+
+struct offcpu_row {
+	__u64 ts_ns;
+	__u16 kind;
+	__u16 size;
+	__u32 tid;
+	__u32 pid;
+	__u32 prev_state;
+	__u32 flags;
+	__u32 count;
+	__u32 waker_tid;
+	__u32 waker_pid;
+	__u64 wait_ns;
+	__u64 queued_ns;
+	__u64 kernel_stack_id;
+	__u64 user_stack_id;
+	__u64 waker_kernel_stack_id;
+	__u64 waker_user_stack_id;
+	__u64 cgroup_id;
+};
+
+_Static_assert(sizeof(struct offcpu_row) == 96, "events.rs");

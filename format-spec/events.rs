@@ -305,6 +305,170 @@ events! {
         /// Nanoseconds (cpu-clock) or cycles that the sample stands for.
         period: u64,
     }
+    /// Memory that the kernel gave out.
+    KmemAllocRow kmem_alloc_row Kmem [
+        /// An object of the slab allocator (kmalloc, kmem_cache_alloc).
+        kmem_alloc KMEM_ALLOC = 0x60,
+        /// Pages of the page allocator; `addr` is the number of the first page frame.
+        page_alloc PAGE_ALLOC = 0x61,
+        /// Memory of which each CPU has its own.
+        percpu_alloc PERCPU_ALLOC = 0x62,
+    ] {
+        /// Thread that asked.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+        /// How many allocations this one stands for, in thousandths; 1000 when all are recorded.
+        weight_milli: u32,
+        /// Address; of pages the number of the first page frame.
+        addr: u64,
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// Kernel stack; 0: none.
+        kernel_stack_id: u64,
+        /// Cgroup of the thread.
+        cgroup_id: u64,
+    }
+
+    /// Memory that the kernel got back.
+    KmemFreeRow kmem_free_row Kmem [
+        /// The end of a `kmem_alloc`.
+        kmem_free KMEM_FREE = 0x68,
+        /// The end of a `page_alloc`.
+        page_free PAGE_FREE = 0x69,
+        /// The end of a `percpu_alloc`.
+        percpu_free PERCPU_FREE = 0x6a,
+    ] {
+        /// Thread that frees.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+        /// Padding.
+        _pad: u32,
+        /// As in [`KmemAllocRow`].
+        addr: u64,
+        /// Bytes of pages; 0 where the kernel does not say.
+        bytes: u64,
+        /// Cgroup of the thread.
+        cgroup_id: u64,
+    }
+
+    /// Memory that an allocator of a process gave out.
+    MallocAllocRow malloc_alloc_row Malloc [
+        /// Memory that an allocator of a process gave out, or a mapping without a file.
+        malloc_alloc MALLOC_ALLOC = 0x70,
+    ] {
+        /// Thread that asked.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+        /// How many allocations this one stands for, in thousandths; 1000 when all are recorded.
+        weight_milli: u32,
+        /// Function that was called, a number of [`call`].
+        call: u32,
+        /// Padding.
+        _pad: u32,
+        /// Address.
+        addr: u64,
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// User stack; 0: none.
+        user_stack_id: u64,
+        /// Cgroup of the thread.
+        cgroup_id: u64,
+    }
+
+    /// Memory that an allocator of a process is given back. Seen before the allocator may give it out again.
+    MallocFreeRow malloc_free_row Malloc [
+        /// Memory that an allocator of a process is given back.
+        malloc_free MALLOC_FREE = 0x71,
+    ] {
+        /// Thread that frees.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+        /// Function that was called, a number of [`call`].
+        call: u32,
+        /// Address.
+        addr: u64,
+        /// Bytes of `munmap` and `mremap`; else 0.
+        bytes: u64,
+        /// Cgroup of the thread.
+        cgroup_id: u64,
+    }
+
+    /// A wait of a thread, written when it is over: `ts_ns` is when the thread has a CPU again.
+    OffcpuRow offcpu_row Offcpu [
+        /// A thread was off the CPU.
+        offcpu_wait OFFCPU_WAIT = 0x80,
+        /// A thread is still off the CPU at the end of the recording; `wait_ns` is how long so far.
+        offcpu_open OFFCPU_OPEN = 0x81,
+        /// `count` waits of a thread, each too short to be told apart; `wait_ns` is their sum.
+        offcpu_short OFFCPU_SHORT = 0x82,
+    ] {
+        /// Thread that waited.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+        /// Kernel task state when it left; 0: preempted.
+        prev_state: u32,
+        /// Bits of [`offcpu_flag`].
+        flags: u32,
+        /// Waits in this row; 1 but for `offcpu_short`.
+        count: u32,
+        /// Thread that was running where it was woken: the waker, or whom an interrupt hit; 0: not seen.
+        waker_tid: u32,
+        /// Its process.
+        waker_pid: u32,
+        /// Time off the CPU.
+        wait_ns: u64,
+        /// Of that, time from the wakeup (or preemption) on: waiting for a CPU only.
+        queued_ns: u64,
+        /// Kernel stack of the wait; 0: none.
+        kernel_stack_id: u64,
+        /// User stack of the wait; 0: none.
+        user_stack_id: u64,
+        /// Kernel stack of the waker; 0: none.
+        waker_kernel_stack_id: u64,
+        /// User stack of the waker; 0: none.
+        waker_user_stack_id: u64,
+        /// Cgroup of the thread that waited.
+        cgroup_id: u64,
+    }
+}
+
+/// Functions that give memory out or take it back: `call` of `malloc_alloc` and `malloc_free`.
+pub mod call {
+    macro_rules! calls {
+        ($($constant:ident = $id:literal $name:literal,)*) => {
+            $(#[doc = concat!("`", $name, "`.")] pub const $constant: u32 = $id;)*
+            /// Name of a number; `?` for one of a later version.
+            pub fn name(call: u32) -> &'static str {
+                match call { $($id => $name,)* _ => "?" }
+            }
+            /// All, by number.
+            pub const ALL: &[(u32, &str)] = &[$(($id, $name),)*];
+        };
+    }
+    calls! {
+        MALLOC = 1 "malloc", CALLOC = 2 "calloc", REALLOC = 3 "realloc", REALLOCARRAY = 4 "reallocarray",
+        MEMALIGN = 5 "memalign", ALIGNED_ALLOC = 6 "aligned_alloc", POSIX_MEMALIGN = 7 "posix_memalign",
+        VALLOC = 8 "valloc", PVALLOC = 9 "pvalloc", FREE = 10 "free", MMAP = 11 "mmap", MUNMAP = 12 "munmap",
+        MREMAP = 13 "mremap", NEW = 14 "operator new", DELETE = 15 "operator delete",
+        FAILED = 16 "not done", // a realloc, munmap or mremap failed: what was at `addr` is still there
+    }
+}
+
+/// Bits of `flags` of the kinds of source `offcpu`.
+pub mod offcpu_flag {
+    /// The kernel stack was remembered from an earlier wait of the thread, not walked.
+    pub const KERNEL_REMEMBERED: u32 = 1;
+    /// The user stack was remembered from an earlier wait of the thread, not walked.
+    pub const USER_REMEMBERED: u32 = 2;
+    /// The wait began before the recording; `wait_ns` counts from the recording's start.
+    pub const BEGAN_BEFORE: u32 = 4;
+    /// The waker's stacks were remembered.
+    pub const WAKER_REMEMBERED: u32 = 8;
 }
 
 #[cfg(test)]

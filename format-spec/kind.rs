@@ -44,6 +44,12 @@ numbers! {
         Block = 3 "block",
         /// CPU samples.
         Profile = 4 "profile",
+        /// Memory that the kernel gives out.
+        Kmem = 5 "kmem",
+        /// Memory that allocators in processes give out.
+        Malloc = 6 "malloc",
+        /// Waits: why threads leave the CPU and for how long.
+        Offcpu = 7 "offcpu",
     }
 }
 

@@ -15,7 +15,7 @@ pub struct RecordArgs {
     /// File to write; - for stdout; a directory with --rotate-size, --rotate-time or --max-size
     #[arg(short, long, default_value = "trace.bpr", value_name = "FILE")]
     pub output: PathBuf,
-    /// What to record [default: all]
+    /// What to record [default: sched,block,profile]
     #[arg(short = 'e', long = "sources", value_delimiter = ',', value_name = "SOURCE,...",
           value_parser = clap::builder::PossibleValuesParser::new(crate::sources::NAMES))]
     pub sources: Vec<String>,

@@ -50,8 +50,11 @@ pub fn all() -> Vec<Box<dyn Source>> {
     vec![Box::new(sched::Sched), Box::new(block::Block), Box::new(profile::Profile)]
 }
 
-/// Names of [`all`], for the command line. All of them are recorded when none is asked for.
+/// Names of [`all`], for the command line.
 pub const NAMES: [&str; 3] = ["sched", "block", "profile"];
+
+/// What is recorded when no source is asked for.
+pub const DEFAULT: [&str; 3] = ["sched", "block", "profile"];
 
 #[cfg(test)]
 mod tests {

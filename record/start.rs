@@ -28,7 +28,10 @@ use crate::{clock, kernel, limits};
 /// The sources to record, and whether each was asked for by name.
 fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
     let named = !args.sources.is_empty();
-    let wanted = |name: &str| !named || args.sources.iter().any(|s| s == name);
+    let wanted = |name: &str| match named {
+        true => args.sources.iter().any(|s| s == name),
+        false => sources::DEFAULT.contains(&name),
+    };
     sources::all().into_iter().filter(|s| wanted(s.name())).map(|s| (s, named)).collect()
 }
 
