@@ -4,7 +4,7 @@
 #   bench/load/mixed.sh [SECONDS] [DIR]      DIR: on a real block device (default: the current folder)
 #
 # MIXED_GROUPS=NAME (root, cgroup v2): the I/O and the short processes run in the group NAME-io, the rest in NAME-cpu;
-# both are removed at the end. MIXED_PIPES=0 leaves out the pipes, whose waits all last as long as a probe takes.
+# both are removed at the end.
 # Needs a C compiler.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -56,12 +56,10 @@ end=$((SECONDS + seconds))
         sleep 0.01
     done
 ) &
-if [ "${MIXED_PIPES:-1}" != 0 ]; then
-    (
-        join 1
-        exec "$dir/pingpong" "$seconds" >/dev/null
-    ) &
-fi
+(
+    join 1
+    exec "$dir/pingpong" "$seconds" >/dev/null
+) &
 (
     join 1
     exec "$dir/burn" "$seconds" >/dev/null
