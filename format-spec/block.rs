@@ -87,6 +87,12 @@ numbers! {
         End = 12 "END",
         /// Kernel symbols.
         KernelSymbols = 0x80 "KERNEL_SYMBOLS",
+        /// Binaries that are mapped: identity and layout.
+        Binaries = 0x81 "BINARIES",
+        /// Functions of binaries.
+        BinarySymbols = 0x82 "BINARY_SYMBOLS",
+        /// Functions that runtimes compiled while they ran.
+        JitSymbols = 0x83 "JIT_SYMBOLS",
     }
 }
 

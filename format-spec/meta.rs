@@ -28,6 +28,45 @@ pub const RECORDER_STATS: u16 = 11;
 pub const INDEX_ENTRY: u16 = 12;
 /// End of the segment.
 pub const END: u16 = 13;
+/// A binary that is mapped.
+pub const BINARY: u16 = 14;
+/// What is loaded of a binary, and where to.
+pub const BINARY_SEGMENT: u16 = 15;
+/// A function of a binary.
+pub const BINARY_SYMBOL: u16 = 16;
+/// A function that a runtime compiled while it ran.
+pub const JIT_SYMBOL: u16 = 17;
+/// A function of the kernel, a module or a BPF program that came or went.
+pub const KERNEL_SYMBOL_CHANGE: u16 = 18;
+
+/// Where the name of a function comes from: `source` of [`BINARY_SYMBOL`] and [`JIT_SYMBOL`].
+pub mod symbol_source {
+    /// The symbol table of the binary.
+    pub const SYMTAB: u64 = 1;
+    /// Its exported symbols only.
+    pub const DYNSYM: u64 = 2;
+    /// Its compressed `.gnu_debugdata`.
+    pub const GNU_DEBUGDATA: u64 = 3;
+    /// A perf map.
+    pub const PERF_MAP: u64 = 4;
+    /// A jitdump file.
+    pub const JITDUMP: u64 = 5;
+    /// A file with the binary's build id, added after the recording.
+    pub const ADDED: u64 = 6;
+
+    /// In words.
+    pub fn text(source: u64) -> &'static str {
+        match source {
+            SYMTAB => "symtab",
+            DYNSYM => "dynsym",
+            GNU_DEBUGDATA => "gnu_debugdata",
+            PERF_MAP => "perf map",
+            JITDUMP => "jitdump",
+            ADDED => "added",
+            _ => "?",
+        }
+    }
+}
 
 /// Why events were lost: `reason` of [`LOSS`].
 pub mod reason {
@@ -196,11 +235,52 @@ pub fn kind(id: u16) -> Kind {
             kind.row_size = 52;
             kind
         }
+        BINARY => columns(
+            id,
+            "binary",
+            &[
+                ("ts_ns", U64),
+                ("binary_id", U64),
+                ("build_id", Text),
+                ("content_id", Text),
+                ("path", Text),
+                ("dev_major", U32),
+                ("dev_minor", U32),
+                ("inode", U64),
+                ("size_bytes", U64),
+                ("elf_type", U16),
+                ("machine", U16),
+                ("debug_link", Text),
+                ("debug_link_crc", U32),
+                ("symbols", U32),
+                ("missing", Text),
+            ],
+        ),
+        BINARY_SEGMENT => columns(
+            id,
+            "binary_segment",
+            &[("binary_id", U64), ("offset_bytes", U64), ("len_bytes", U64), ("addr", U64), ("flags", U32)],
+        ),
+        BINARY_SYMBOL => columns(
+            id,
+            "binary_symbol",
+            &[("binary_id", U64), ("addr", U64), ("len_bytes", U64), ("source", U8), ("name", Text)],
+        ),
+        JIT_SYMBOL => columns(
+            id,
+            "jit_symbol",
+            &[("ts_ns", U64), ("pid", U32), ("addr", U64), ("len_bytes", U64), ("source", U8), ("name", Text)],
+        ),
+        KERNEL_SYMBOL_CHANGE => columns(
+            id,
+            "kernel_symbol_change",
+            &[("ts_ns", U64), ("addr", U64), ("len_bytes", U64), ("gone", U8), ("name", Text), ("module", Text)],
+        ),
         _ => panic!("kind {id} is not a meta kind"),
     }
 }
 
 /// All kinds of this module.
 pub fn kinds() -> Vec<Kind> {
-    (HEADER_ITEM..=END).map(kind).collect()
+    (HEADER_ITEM..=KERNEL_SYMBOL_CHANGE).map(kind).collect()
 }
