@@ -1,7 +1,7 @@
 //! BPF objects: opened from their skeletons, given the configuration and the shared maps, loaded, attached.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
@@ -64,15 +64,17 @@ where
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = builder.open(storage).context("cannot open")?;
     let object = open.open_object_mut();
+    let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")? as u32;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if name.ends_with(".rodata.cfg") {
             map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
         } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
+        } else if name == "batches" {
+            map.set_max_entries(possible)?;
         } else if name == "rings" {
-            let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")?;
-            map.set_max_entries(possible as u32)?;
+            map.set_max_entries(possible)?;
             let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
             map.set_inner_map_fd(template.as_fd())?;
         }
@@ -104,6 +106,13 @@ impl Loaded {
     /// The loaded object.
     pub fn object(&self) -> &Object {
         self.skeleton.object()
+    }
+
+    /// The program called `name`.
+    pub fn program(&self, name: &str) -> Result<OwnedFd> {
+        let program = self.object().progs().find(|p| p.name() == name);
+        let program = program.ok_or_else(|| anyhow!("no program is called {name}"))?;
+        Ok(program.as_fd().try_clone_to_owned()?)
     }
 
     /// Attaches with `attach` each program that was loaded and for which it returns links.

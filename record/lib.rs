@@ -4,6 +4,8 @@
 #![cfg(recorder)]
 
 pub mod args;
+mod batches;
+
 mod bpf;
 mod build_id;
 mod cgroups;

@@ -13,6 +13,7 @@ use libbpf_rs::{RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::batches::Batches;
 use crate::bpf::SharedMaps;
 use crate::layout::StackRecord;
 
@@ -29,6 +30,8 @@ const BATCH: usize = 1 << 16;
 /// What has been drained and not yet handed on.
 pub struct Drained {
     registry: Arc<Registry>,
+    /// Source and bytes of a row by kind: of kinds that are not events, none.
+    shapes: Vec<Option<(u16, u16)>>,
     cpus: Vec<Cpu>,
     /// Full chunks, oldest first.
     pub full: Vec<Chunk>,
@@ -70,12 +73,24 @@ impl Drained {
         self.registry.get(kind).filter(|k| k.row_size as usize == row.len()).map(|k| (ts, k))
     }
 
-    fn event(&mut self, slot: usize, row: &[u8]) {
-        let Some((ts, kind)) = self.kind(row) else {
-            debug_assert!(false, "a ring carried {} bytes that are no event", row.len());
-            return;
-        };
-        let (id, source) = (kind.id, kind.source);
+    /// Takes a record of a ring: one row, or many from a batch.
+    fn events(&mut self, slot: usize, mut record: &[u8]) {
+        while let Some((ts, kind)) = head(record) {
+            let Some((source, row, rest)) = self.split(kind, record) else { break };
+            self.event(slot, ts, kind, source, row);
+            record = rest;
+        }
+        debug_assert!(record.is_empty(), "a ring carried {} bytes that are no event", record.len());
+    }
+
+    /// The source of a row of `kind`, its bytes, and those after it.
+    fn split<'a>(&self, kind: u16, record: &'a [u8]) -> Option<(u16, &'a [u8], &'a [u8])> {
+        let (source, size) = (*self.shapes.get(usize::from(kind))?)?;
+        let (row, rest) = record.split_at_checked(size.into())?;
+        Some((source, row, rest))
+    }
+
+    fn event(&mut self, slot: usize, ts: u64, kind: u16, source: u16, row: &[u8]) {
         self.kept[usize::from(source) & 15] += 1;
         let cpu = &mut self.cpus[slot];
         let chunk = &mut cpu.chunk;
@@ -85,9 +100,9 @@ impl Drained {
         }
         chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
         chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
-        match chunk.rows.iter_mut().find(|(k, _)| *k == id) {
+        match chunk.rows.iter_mut().find(|(k, _)| *k == kind) {
             Some((_, rows)) => rows.extend_from_slice(row),
-            None => chunk.rows.push((id, row.to_vec())),
+            None => chunk.rows.push((kind, row.to_vec())),
         }
         cpu.bytes += row.len();
         if cpu.bytes >= CHUNK_BYTES {
@@ -155,6 +170,8 @@ impl Drained {
 pub struct Rings {
     /// One a CPU, so that none can starve the others.
     events: Vec<RingBuffer<'static>>,
+    cpus: Vec<u32>,
+    batches: Option<Batches>,
     definitions: RingBuffer<'static>,
     /// What has been drained.
     pub drained: Rc<RefCell<Drained>>,
@@ -163,8 +180,14 @@ pub struct Rings {
 impl Rings {
     /// Maps the rings.
     pub fn open(shared: &SharedMaps, registry: Arc<Registry>) -> Result<Rings> {
+        let mut shapes = Vec::new();
+        for kind in registry.kinds().iter().filter(|k| k.is_event()) {
+            shapes.resize(usize::from(kind.id), None);
+            shapes.push(Some((kind.source, kind.row_size as u16)));
+        }
         let drained = Rc::new(RefCell::new(Drained {
             registry,
+            shapes,
             cpus: shared.rings.iter().map(|(cpu, _)| Cpu::new(*cpu)).collect(),
             full: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
@@ -176,7 +199,7 @@ impl Rings {
             let drained = Rc::clone(&drained);
             let mut builder = RingBufferBuilder::new();
             builder.add(ring, move |row| {
-                drained.borrow_mut().event(slot, row);
+                drained.borrow_mut().events(slot, row);
                 0
             })?;
             events.push(builder.build().context("cannot map a ring")?);
@@ -193,7 +216,13 @@ impl Rings {
             0
         })?;
         let definitions = builder.build().context("cannot map the rings of definitions")?;
-        Ok(Rings { events, definitions, drained })
+        let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
+        Ok(Rings { events, cpus, batches: None, definitions, drained })
+    }
+
+    /// From now on what lies in `batches` is drained too.
+    pub fn add_batches(&mut self, batches: Batches) {
+        self.batches = Some(batches);
     }
 
     /// Sleeps until [`POLL`] is over or a ring is filling up.
@@ -210,6 +239,12 @@ impl Rings {
     /// Takes what is in the rings, at most [`BATCH`] events of each: however fast they come, this returns. Definitions
     /// come second: what an event refers to was sent before it.
     pub fn drain(&self) -> Result<()> {
+        for (slot, cpu) in self.cpus.iter().enumerate() {
+            if let Some(batches) = &self.batches {
+                let rows = batches.flush(*cpu)?;
+                self.drained.borrow_mut().events(slot, &rows);
+            }
+        }
         for ring in &self.events {
             let taken = ring.consume_raw_n(BATCH);
             if taken < 0 {

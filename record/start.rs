@@ -10,6 +10,7 @@ use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
 use crate::args::RecordArgs;
+use crate::batches::Batches;
 use crate::bpf::SharedMaps;
 use crate::build_id::BuildIds;
 use crate::command::{self, Running};
@@ -38,7 +39,7 @@ fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
 /// Default size of a CPU's ring: 4 MiB, and on wide machines less, so that all together stay at 128 MiB.
 fn ring_bytes(args: &RecordArgs, cpus: usize) -> u32 {
     let default = ((128 << 20) / cpus.max(1) as u64).clamp(256 << 10, 4 << 20);
-    let bytes = args.ring_size.unwrap_or(default).clamp(4096, 1 << 30);
+    let bytes = args.ring_size.unwrap_or(default).clamp(16384, 1 << 30);
     // A power of two, and not more than was asked for.
     1 << bytes.ilog2()
 }
@@ -77,7 +78,7 @@ impl Session {
                 Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
             }
         }
-        let rings = Rings::open(&shared, Arc::clone(&registry))?;
+        let mut rings = Rings::open(&shared, Arc::clone(&registry))?;
         let losses = Losses::new(MapHandle::try_from(shared.get("lost")?)?);
 
         // From here on what changes is seen; then what is there already is read. So nothing falls in between.
@@ -99,6 +100,9 @@ impl Session {
         for (source, named, mut object) in loaded {
             match source.attach(&context, &mut object) {
                 Ok(()) => {
+                    if let Some(batches) = Batches::of(&object, &shared) {
+                        rings.add_batches(batches);
+                    }
                     items.extend(source.items(&context));
                     names.push(source.name());
                     attached.push((id_of(source.name()), object));
