@@ -14,6 +14,7 @@ pub mod error;
 pub mod events;
 pub mod kind;
 pub mod meta;
+pub mod pack;
 pub mod reader;
 pub mod recover;
 pub mod section;

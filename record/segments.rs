@@ -8,6 +8,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
 use bpfrec_format::codec::{Compressor, LEVEL};
+use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
 
@@ -29,6 +30,7 @@ pub struct Segments {
     finished_bytes: u64,
     stacks: Stacks,
     compressor: Compressor,
+    packer: Packer,
 }
 
 impl Segments {
@@ -46,6 +48,7 @@ impl Segments {
             finished_bytes: 0,
             stacks: Stacks::default(),
             compressor: Compressor::new(LEVEL)?,
+            packer: Packer::default(),
         };
         segments.begin()?;
         Ok(segments)
@@ -123,7 +126,7 @@ impl Segments {
     fn chunk(&mut self, chunk: &Chunk, waiting: usize) -> Result<()> {
         let compressor = (waiting < QUEUE / 2).then_some(&mut self.compressor);
         let raw = waiting >= QUEUE * 3 / 4;
-        let block = chunk.encode(&self.plan.registry, compressor, raw)?;
+        let block = chunk.pack(&self.plan.registry, &mut self.packer, compressor, raw)?;
         let again = self.stacks.refer(chunk, &self.plan.registry);
         let writer = self.writer()?;
         if let Some(table) = again {
