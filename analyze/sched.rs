@@ -129,7 +129,7 @@ impl Pairing {
         }
     }
 
-    /// Fills in the slab's waits and slices.
+    /// The slab's waits and slices, in the order of their ends.
     pub(crate) fn slab(&mut self, slab: &Slab) -> (Vec<Wait>, Vec<Slice>) {
         slab.damaged.iter().for_each(|(from, to)| self.spans.add(*from, *to));
         let (mut waits, mut slices) = (Vec::new(), Vec::new());
@@ -169,7 +169,6 @@ impl Pairing {
             }
         }
         woken_until(u64::MAX, &mut self.runnable);
-        slices.sort_by_key(|s: &Slice| (s.ts_ns, s.cpu));
         (waits, slices)
     }
 
@@ -233,7 +232,8 @@ impl Pairing {
         let last = self.last_ns;
         let open = self.running.iter().filter(|(_, r)| r.tid != 0 && !self.spans.touch(r.ts_ns, last));
         let mut slices: Vec<Slice> = open.map(|(cpu, r)| r.slice(*cpu, last, None)).collect();
-        slices.sort_by_key(|s| (s.ts_ns, s.cpu));
+        // All of them end now.
+        slices.sort_by_key(|s| s.cpu);
         slices
     }
 }

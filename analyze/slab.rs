@@ -29,7 +29,7 @@ pub struct EventTable {
     pub kind: Arc<Kind>,
     /// Timestamps, CLOCK_MONOTONIC.
     pub ts: Vec<u64>,
-    /// CPUs.
+    /// CPUs; `u32::MAX` where there is none.
     pub cpu: Vec<u32>,
     /// Fields in the kind's order; those that nobody wants, and the timestamp, are empty.
     pub columns: Vec<Column>,
@@ -54,7 +54,7 @@ pub struct Slab {
     pub tables: Vec<EventTable>,
     /// Waits for a CPU that ended in this slab, in the order of their ends.
     pub waits: Vec<Wait>,
-    /// Stretches of a thread on a CPU that ended in this slab.
+    /// Stretches of a thread on a CPU that ended in this slab, in the order of their ends.
     pub slices: Vec<Slice>,
     /// I/O that was completed in this slab.
     pub ios: Vec<Io>,
