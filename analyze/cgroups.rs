@@ -70,7 +70,7 @@ impl Cgroups {
     /// All of them by id.
     pub fn sorted(&self) -> Vec<(u64, &Cgroup)> {
         let mut all: Vec<_> = self.0.iter().map(|(id, cgroup)| (*id, cgroup)).collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
+        all.sort_unstable_by_key(|(id, _)| *id as i64);
         all
     }
 

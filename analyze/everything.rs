@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::meta::Meta;
-use crate::parquet_file::Output;
+use crate::parquet_file::{OfTrace, Output};
 use crate::pipeline::{self, Options, Visitor};
 use crate::reports::profile::Profile;
 use crate::reports::{self, Context, Flags, Report};
@@ -37,6 +37,7 @@ pub fn analyze(
     output: &dyn Output,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Summary> {
+    let output = &OfTrace::new(output, meta);
     let filter = Filter::everything(meta);
     let symbols = OnceLock::new();
     let resolved = symbols.get_or_init(|| Symbols::resolve(meta));

@@ -78,6 +78,12 @@ impl Filter {
         ts_ns >= self.from_ns && ts_ns <= self.to_ns && pid && self.takes_cgroup(cgroup_id)
     }
 
+    /// Whether something that begins in this part ends after it.
+    #[inline]
+    pub fn cuts(&self, begin_ns: u64, end_ns: u64, pid: u32, cgroup_id: u64) -> bool {
+        end_ns > self.to_ns && self.takes(begin_ns, pid, cgroup_id)
+    }
+
     fn takes_cgroup(&self, id: u64) -> bool {
         self.cgroups.as_ref().is_none_or(|ids| ids.contains(&id))
     }

@@ -208,6 +208,12 @@ impl Meta {
         self.number("recorder_pid").map(|pid| pid as u32)
     }
 
+    /// A number that is the same for all traces of the host: recorded, or made of its name.
+    pub fn host_id(&self) -> u64 {
+        let recorded = u64::from_str_radix(self.item("host_id"), 16).ok();
+        recorded.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_64(self.item("host").as_bytes()))
+    }
+
     /// Length of what is there.
     pub fn duration_ns(&self) -> u64 {
         self.end_ns - self.first_ns

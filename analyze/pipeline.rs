@@ -8,7 +8,6 @@ use rayon::prelude::*;
 use crate::damage::Damage;
 use crate::error::Result;
 use crate::meta::Meta;
-use crate::sched::Unpaired;
 use crate::slab::{SLAB_ROWS, Slab, Slabs};
 use crate::{block_io, sched};
 
@@ -38,10 +37,6 @@ pub trait Visitor: Send {
 pub struct Reading {
     /// What could not be read, in both passes.
     pub damage: Damage,
-    /// Waits without begin or end.
-    pub unpaired_waits: Unpaired,
-    /// I/O without begin or end.
-    pub unpaired_ios: Unpaired,
 }
 
 /// How to go through a trace.
@@ -81,13 +76,12 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     let mut next = slabs.next_slab();
     while let Some(mut slab) = next {
         let use_it = || -> Result<()> {
-            let ((mut ended, mut left), ios) = rayon::join(
+            let (found, ios) = rayon::join(
                 || if waits || slices { threads.slab(&slab) } else { Default::default() },
-                || if wants_ios { requests.slab(&slab) } else { Vec::new() },
+                || if wants_ios { requests.slab(&slab) } else { Default::default() },
             );
-            slab.ios = ios;
-            std::mem::swap(&mut slab.waits, &mut ended);
-            std::mem::swap(&mut slab.slices, &mut left);
+            (slab.ios, slab.half_ios) = ios;
+            sched::Found { waits: slab.waits, slices: slab.slices, half_waits: slab.half_waits } = found;
             visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &slab))?;
             let done = done.fetch_add(slab.rows, Ordering::Relaxed) + slab.rows;
             (options.progress)(done, total);
@@ -97,12 +91,10 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
         used?;
         next = following;
     }
-    let rest = Slab { slices: threads.finish(), ..Slab::default() };
-    requests.finish();
-    if slices {
-        visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
-    }
+    let sched::Found { waits, slices, half_waits } = threads.finish();
+    let rest = Slab { waits, slices, half_waits, half_ios: requests.finish(), ..Slab::default() };
+    visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);
-    Ok(Reading { damage, unpaired_waits: threads.unpaired, unpaired_ios: requests.unpaired })
+    Ok(Reading { damage })
 }

@@ -233,7 +233,7 @@ fn damage_note(damage: &Damage) -> Option<String> {
 /// The note about what could not be paired.
 fn unpaired_note(what: &str, unpaired: &Unpaired) -> Option<String> {
     let Unpaired { no_start, open, lost } = unpaired;
-    (no_start + open + lost > 0).then(|| {
+    unpaired.any().then(|| {
         let [no_start, open, lost] = [*no_start, *open, *lost].map(text::count);
         format!("unpaired {what}: {no_start} began before the trace, {open} did not end in it, {lost} across a loss")
     })

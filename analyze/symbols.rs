@@ -133,10 +133,10 @@ impl Symbols {
         stack.frames.first().map_or("", |f| &self.frames[*f as usize].name)
     }
 
-    /// Every stack once, by its hash.
+    /// Every stack once, by its hash as the tables have it.
     pub fn distinct(&self) -> Vec<&Resolved> {
         let mut all: Vec<&Resolved> = self.stacks.values().collect();
-        all.sort_unstable_by_key(|s| s.id);
+        all.sort_unstable_by_key(|s| s.id as i64);
         all.dedup_by_key(|s| s.id);
         all
     }

@@ -9,6 +9,7 @@ use bpfrec_format::Trace;
 #[cfg(feature = "analyze")]
 pub mod analyze;
 pub mod info;
+mod progress;
 pub mod recover;
 pub mod replay;
 #[cfg(feature = "analyze")]

@@ -16,6 +16,7 @@ pub fn items() -> Vec<(String, String)> {
         ("kernel", text(uname.release())),
         ("kernel_version", text(uname.version())),
         ("arch", text(uname.machine())),
+        ("host_id", host_id(&file("/etc/machine-id"))),
         ("boot_id", file("/proc/sys/kernel/random/boot_id")),
         ("page_size", rustix::param::page_size().to_string()),
         ("cpus_online", file("/sys/devices/system/cpu/online")),
@@ -23,6 +24,14 @@ pub fn items() -> Vec<(String, String)> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec()
+}
+
+/// A number that is the same for all recordings of this host. The machine id itself must not be given away.
+fn host_id(machine_id: &str) -> String {
+    match machine_id {
+        "" => String::new(),
+        id => format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("bpfrec {id}").as_bytes())),
+    }
 }
 
 /// Functions of kernel, modules and BPF programs, by address. The second value is a warning when the kernel hides them.

@@ -12,7 +12,7 @@ use crate::filter::Filter;
 use crate::histogram::{Histogram, Unit};
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
-use crate::sched::Wait;
+use crate::sched::{Unpaired, Wait, Why};
 use crate::slab::Slab;
 use crate::text::plain;
 
@@ -59,6 +59,7 @@ pub struct Runqlat {
     by: By,
     groups: BTreeMap<u64, (Wait, Histogram)>,
     all: Histogram,
+    unpaired: Unpaired,
 }
 
 impl Runqlat {
@@ -68,7 +69,8 @@ impl Runqlat {
             [("pids", By::Process), ("tids", By::Thread), ("pidnss", By::Namespace), ("per-cgroup", By::Cgroup)];
         let by = asked.into_iter().find(|(flag, _)| flags.has(flag)).map_or(By::All, |(_, by)| by);
         let unit = Unit::of(flags.has("milliseconds"));
-        Ok(Runqlat { filter: filter.clone(), unit, by, groups: BTreeMap::new(), all: Histogram::default() })
+        let (groups, all, unpaired) = Default::default();
+        Ok(Runqlat { filter: filter.clone(), unit, by, groups, all, unpaired })
     }
 
     fn key(&self, meta: &Meta, wait: &Wait) -> u64 {
@@ -91,12 +93,21 @@ impl Runqlat {
     }
 }
 
+/// Counts the waits in the part that was asked for of which one half lies outside, or is nowhere.
+pub(super) fn count_half_waits(filter: &Filter, slab: &Slab, unpaired: &mut Unpaired) {
+    let halves = slab.half_waits.iter().filter(|h| filter.takes(h.ts_ns, h.pid, h.cgroup_id));
+    halves.for_each(|h| unpaired.add(h.why));
+    let cut = slab.waits.iter().filter(|w| filter.cuts(w.ts_ns - w.dur_ns, w.ts_ns, w.pid, w.cgroup_id));
+    cut.for_each(|_| unpaired.add(Why::Open));
+}
+
 impl Visitor for Runqlat {
     fn wants(&self, need: &Need<'_>) -> bool {
         matches!(need, Need::Waits)
     }
 
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
+        count_half_waits(&self.filter, slab, &mut self.unpaired);
         for wait in slab.waits.iter().filter(|w| self.filter.takes(w.ts_ns, w.pid, w.cgroup_id)) {
             if self.by == By::All {
                 self.all.add(wait.dur_ns, self.unit);
@@ -134,10 +145,10 @@ impl Report for Runqlat {
         };
         let groups = self.groups.iter().map(|(k, (last, h))| (key(*k, &self.label(context.meta, last)), h));
         let all = (self.by == By::All).then_some((json!({}), &self.all));
-        super::histograms_json(self.unit, groups.chain(all), &context.reading.unpaired_waits)
+        super::histograms_json(self.unit, groups.chain(all), &self.unpaired)
     }
 
-    fn notes(&self, context: &Context<'_>) -> Vec<String> {
-        super::unpaired_note("waits", &context.reading.unpaired_waits).into_iter().collect()
+    fn notes(&self, _: &Context<'_>) -> Vec<String> {
+        super::unpaired_note("waits", &self.unpaired).into_iter().collect()
     }
 }

@@ -6,13 +6,16 @@ use bpfrec_format::Source;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
+use super::biolatency::count_half_ios;
 use super::profile::Profile;
+use super::runqlat::count_half_waits;
 use super::{Context, Flag, Flags, Report, ReportKind};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::histogram::Quantiles;
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
+use crate::sched::Unpaired;
 use crate::slab::Slab;
 use crate::tables::meta::source_name;
 use crate::text::{self, count, duration, percent, plain};
@@ -40,6 +43,8 @@ pub struct Summary {
     seen_ns: FxHashMap<u64, u64>,
     samples: [FxHashMap<u64, u64>; 2],
     profile: Profile,
+    unpaired_waits: Unpaired,
+    unpaired_ios: Unpaired,
 }
 
 impl Summary {
@@ -55,6 +60,8 @@ impl Summary {
             seen_ns: FxHashMap::default(),
             samples: Default::default(),
             profile: Profile::new(&Flags::default(), filter)?,
+            unpaired_waits: Unpaired::default(),
+            unpaired_ios: Unpaired::default(),
         })
     }
 
@@ -102,6 +109,8 @@ impl Visitor for Summary {
 
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
         let f = &self.filter;
+        count_half_waits(f, slab, &mut self.unpaired_waits);
+        count_half_ios(f, slab, &mut self.unpaired_ios);
         slab.waits.iter().filter(|w| f.takes(w.ts_ns, w.pid, w.cgroup_id)).for_each(|w| self.waits.add(w.dur_ns));
         slab.ios
             .iter()
@@ -253,10 +262,9 @@ impl Report for Summary {
     }
 
     fn notes(&self, context: &Context<'_>) -> Vec<String> {
-        let reading = context.reading;
-        let waits = super::unpaired_note("waits", &reading.unpaired_waits);
-        let ios = super::unpaired_note("I/O", &reading.unpaired_ios);
-        let damage = &reading.damage;
+        let waits = super::unpaired_note("waits", &self.unpaired_waits);
+        let ios = super::unpaired_note("I/O", &self.unpaired_ios);
+        let damage = &context.reading.damage;
         let unknown = (damage.unknown_rows + damage.unknown_blocks > 0).then(|| {
             let (rows, blocks) = (count(damage.unknown_rows), count(damage.unknown_blocks));
             format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")

@@ -17,7 +17,7 @@ pub fn write(symbols: &Symbols, output: &dyn Output) -> Result<()> {
         ("frame_ids", Type::List),
         ("leaf", Type::Text),
     ]);
-    let mut file = TableFile::new(output, "stack", &stack_columns, false)?;
+    let mut file = TableFile::ordered(output, "stack", &stack_columns, &["stack_id"])?;
     for stacks in symbols.distinct().chunks(BATCH) {
         let ids: Vec<Vec<u64>> = stacks.iter().map(|s| symbols.frames_of(s).map(|f| f.id).collect()).collect();
         file.write(vec![
@@ -41,9 +41,9 @@ pub fn write(symbols: &Symbols, output: &dyn Output) -> Result<()> {
         ("kind", Type::Text),
         ("name_source", Type::Text),
     ]);
-    let mut file = TableFile::new(output, "frame", &frame_columns, false)?;
+    let mut file = TableFile::ordered(output, "frame", &frame_columns, &["frame_id"])?;
     let mut frames: Vec<&Frame> = symbols.frames.iter().collect();
-    frames.sort_by_key(|f| (f.id, f.source, &f.binary));
+    frames.sort_by_key(|f| (f.id as i64, f.source, &f.binary));
     frames.dedup_by_key(|f| f.id);
     for frames in frames.chunks(BATCH) {
         file.write(vec![

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use bpfrec_format::recover::{Recovered, recover_as};
 use bpfrec_format::{BlockType, Segment, Trace};
 
+use super::progress::{Of, Progress};
 use super::{DAMAGED, DONE, Out};
 use crate::cli::RecoverArgs;
 
@@ -35,16 +36,18 @@ pub fn run(args: RecoverArgs) -> anyhow::Result<u8> {
         }
         // Numbers go on from segment to segment, but for segments that are missing as a whole.
         let (mut old_next, mut new_next) = (None, 0u64);
+        let mut counter = Counter { progress: Progress::new(Of::Bytes), done: 0, total: trace.bytes() };
         for (path, segment) in &trace.segments {
             let first = segment.blocks[0].header.seq;
             let first_seq = old_next.map_or(first, |old: u64| new_next.wrapping_add(first.saturating_sub(old)));
             let target = if directory { args.output.join(file_name(path)) } else { args.output.clone() };
-            let result = write(&target, segment, first_seq)?;
+            let result = write(&target, segment, first_seq, &mut counter)?;
             old_next = segment.blocks.last().map(|b| b.header.seq.saturating_add(1));
             new_next = result.next_seq;
             clean &= result.is_clean();
             report(out, path, &trace, &result)?;
         }
+        counter.progress.end();
         writeln!(out, "{}: {}", args.output.display(), if clean { "nothing was lost" } else { "the rest is lost" })?;
         Ok(if clean { DONE } else { DAMAGED })
     })
@@ -77,7 +80,7 @@ fn prepare(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes beside `target` under a name of its own, so that an older file is there until the new one is whole.
-fn write(target: &Path, segment: &Segment, first_seq: u64) -> anyhow::Result<Recovered> {
+fn write(target: &Path, segment: &Segment, first_seq: u64, counter: &mut Counter) -> anyhow::Result<Recovered> {
     let mut part = target.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -85,7 +88,7 @@ fn write(target: &Path, segment: &Segment, first_seq: u64) -> anyhow::Result<Rec
         format!("{} cannot be made; remove it if an earlier recovery left it behind", part.display())
     })?;
     let done = (|| {
-        let mut out = BufWriter::with_capacity(1 << 20, &file);
+        let mut out = BufWriter::with_capacity(1 << 20, Counted { file: &file, counter });
         let result = recover_as(segment, first_seq, &mut out)?;
         out.flush()?;
         drop(out);
@@ -97,6 +100,31 @@ fn write(target: &Path, segment: &Segment, first_seq: u64) -> anyhow::Result<Rec
         let _ = fs::remove_file(&part);
     }
     done.with_context(|| format!("{} cannot be written", target.display()))
+}
+
+/// Shows how much of the trace is copied: what is whole becomes as large as it was.
+struct Counter {
+    progress: Progress,
+    done: u64,
+    total: u64,
+}
+
+struct Counted<'a> {
+    file: &'a File,
+    counter: &'a mut Counter,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.counter.done += n as u64;
+        self.counter.progress.show(self.counter.done, self.counter.total);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Only for the owner, and never through a link or over another file.

@@ -8,7 +8,8 @@ use bpfrec_analyze::reports::{self, Flags, REPORTS, ReportKind};
 use bpfrec_analyze::{Filter, Meta};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::analyze::{Progress, open, with_threads};
+use super::analyze::{open, with_threads};
+use super::progress::{Of, Progress};
 
 /// Arguments of `bpfrec report`.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ pub fn run(args: ReportArgs) -> Result<u8> {
         meta.trace_only = args.trace_only;
         let (from, to) = (args.from.as_deref(), args.to.as_deref());
         let filter = Filter::new(&meta, from, to, args.pid, args.cgroup.as_deref())?;
-        let progress = Progress::new();
+        let progress = Progress::new(Of::Events);
         let show = |done, total| progress.show(done, total);
         let outcome = reports::run(&trace, &meta, kind, &args.flags, &filter, args.json, &show)?;
         progress.end();
