@@ -40,6 +40,8 @@ pub struct Reading {
     pub damage: Damage,
     /// Waits without begin or end.
     pub unpaired_waits: Unpaired,
+    /// Slices without begin or end; those without are made of what is known of them.
+    pub unpaired_slices: Unpaired,
     /// I/O without begin or end.
     pub unpaired_ios: Unpaired,
 }
@@ -104,5 +106,10 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     }
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);
-    Ok(Reading { damage, unpaired_waits: threads.unpaired, unpaired_ios: requests.unpaired })
+    Ok(Reading {
+        damage,
+        unpaired_waits: threads.unpaired,
+        unpaired_slices: threads.unpaired_slices,
+        unpaired_ios: requests.unpaired,
+    })
 }

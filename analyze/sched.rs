@@ -46,6 +46,8 @@ pub struct Slice {
     pub end: Option<(u32, bool)>,
     /// Wait before it; `None` when its begin is not known.
     pub runq_ns: Option<u64>,
+    /// It was seen to begin: it did not begin before the trace.
+    pub begun: bool,
 }
 
 /// What could not be paired.
@@ -78,6 +80,7 @@ struct Running {
     pid: u32,
     cgroup_id: u64,
     runq_ns: Option<u64>,
+    begun: bool,
 }
 
 /// Columns that pairing needs.
@@ -98,7 +101,10 @@ pub(crate) struct Pairing {
     first_ns: Option<u64>,
     last_ns: u64,
     slices: bool,
+    /// Of waits.
     pub(crate) unpaired: Unpaired,
+    /// Of slices.
+    pub(crate) unpaired_slices: Unpaired,
 }
 
 struct Switches<'a> {
@@ -126,6 +132,7 @@ impl Pairing {
             last_ns: 0,
             slices,
             unpaired: Unpaired::default(),
+            unpaired_slices: Unpaired::default(),
         }
     }
 
@@ -212,8 +219,14 @@ impl Pairing {
         if !self.slices {
             return;
         }
-        let running =
-            Running { ts_ns: ts, tid: next, pid: s.next_pid.get32(row), cgroup_id: s.next_cgroup.get(row), runq_ns };
+        let running = Running {
+            ts_ns: ts,
+            tid: next,
+            pid: s.next_pid.get32(row),
+            cgroup_id: s.next_cgroup.get(row),
+            runq_ns,
+            begun: true,
+        };
         let before = self.running.insert(cpu, running).unwrap_or(Running {
             // What ran on this CPU before its first switch has run since the begin.
             ts_ns: self.first_ns.unwrap_or(ts),
@@ -221,8 +234,17 @@ impl Pairing {
             pid: s.prev_pid.get32(row),
             cgroup_id: s.prev_cgroup.get(row),
             runq_ns: None,
+            begun: false,
         });
-        if prev != 0 && before.tid == prev && before.ts_ns <= ts && !self.spans.touch(before.ts_ns, ts) {
+        if prev == 0 {
+            return;
+        }
+        if before.tid != prev {
+            self.unpaired_slices.end(ts, &self.spans);
+        } else if before.ts_ns > ts || self.spans.touch(before.ts_ns, ts) {
+            self.unpaired_slices.lost += 1;
+        } else {
+            self.unpaired_slices.no_start += u64::from(!before.begun);
             slices.push(before.slice(cpu, ts, Some((state, preempted))));
         }
     }
@@ -231,6 +253,8 @@ impl Pairing {
     pub(crate) fn finish(&mut self) -> Vec<Slice> {
         self.runnable.values().for_each(|start| self.unpaired.begin(*start, &self.spans));
         let last = self.last_ns;
+        let spans = &self.spans;
+        self.running.values().filter(|r| r.tid != 0).for_each(|r| self.unpaired_slices.begin(r.ts_ns, spans));
         let open = self.running.iter().filter(|(_, r)| r.tid != 0 && !self.spans.touch(r.ts_ns, last));
         let mut slices: Vec<Slice> = open.map(|(cpu, r)| r.slice(*cpu, last, None)).collect();
         slices.sort_by_key(|s| (s.ts_ns, s.cpu));
@@ -249,6 +273,7 @@ impl Running {
             cgroup_id: self.cgroup_id,
             end,
             runq_ns: self.runq_ns,
+            begun: self.begun,
         }
     }
 }
