@@ -19,6 +19,7 @@ use crate::meta::Meta;
 use crate::offcpu::{self, Off, What, state_name};
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
+use crate::tasks::Task;
 use crate::text::{count, duration, percent, plain};
 
 /// In the list of reports.
@@ -32,6 +33,8 @@ pub const KIND: ReportKind = ReportKind {
         Flag::new(Some('f'), "folded", "One line a stack, for flamegraphs"),
         Flag::new(Some('d'), "delimited", "A delimiter between kernel and user stack"),
         Flag { short: Some('t'), long: "tid", value: Some("TID"), help: "Only this thread" },
+        Flag::new(Some('u'), "user-threads-only", "Only threads of programs"),
+        Flag::new(Some('k'), "kernel-threads-only", "Only threads of the kernel"),
         Flag { short: Some('m'), long: "min-block-time", value: Some("US"), help: "Only waits of at least so many us" },
         Flag { short: Some('M'), long: "max-block-time", value: Some("US"), help: "Only waits of at most so many us" },
         Flag {
@@ -96,6 +99,8 @@ pub struct Offcputime {
     svg: Option<String>,
     top: usize,
     tid: Option<u32>,
+    /// Only threads of the kernel, or only others.
+    kernel_threads: Option<bool>,
     state: Option<u32>,
     min_ns: Option<u64>,
     max_ns: Option<u64>,
@@ -113,6 +118,7 @@ impl Offcputime {
     /// As asked.
     pub fn new(flags: &Flags, filter: &Filter) -> Result<Offcputime> {
         flags.one_of(&["pids", "per-cgroup"])?;
+        flags.one_of(&["tid", "user-threads-only", "kernel-threads-only"])?;
         let number = |flag: &str| {
             let parse = |text: &str| match text.strip_prefix("0x") {
                 Some(hex) => u64::from_str_radix(hex, 16).ok(),
@@ -143,6 +149,11 @@ impl Offcputime {
             svg: flags.value("svg").map(Into::into),
             top: stack_lines::top(flags)?,
             tid: number32("tid")?,
+            kernel_threads: match (flags.has("kernel-threads-only"), flags.has("user-threads-only")) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
             state: number32("state")?,
             min_ns,
             // BCC compares whole us: 10.9 us are not more than 10.
@@ -156,7 +167,15 @@ impl Offcputime {
         })
     }
 
-    /// Whether a wait is of the length and the state that were asked for; `None` when that is not known.
+    fn takes_thread(&self, meta: &Meta, off: &Off) -> bool {
+        let is_kernel = || meta.tasks.at(off.pid, off.end_ns).is_some_and(Task::is_kernel);
+        self.filter.takes_task(off.pid, off.cgroup_id)
+            && self.tid.is_none_or(|tid| tid == off.tid)
+            && self.kernel_threads.is_none_or(|kernel| kernel == is_kernel())
+    }
+
+    /// Whether a wait is of the length and the state that were asked for; `None` when that is not known. Of a wait that
+    /// lasts at the end the length so far counts.
     fn takes(&self, off: &Off, short_ns: Option<u64>) -> Option<bool> {
         let (min, max) = (self.min_ns.unwrap_or(0), self.max_ns.unwrap_or(u64::MAX));
         if off.what != What::Short {
@@ -306,8 +325,7 @@ impl Visitor for Offcputime {
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
         let short_ns = min_wait_ns(meta);
         for off in offcpu::of_slab(slab) {
-            let mine = self.filter.takes_task(off.pid, off.cgroup_id);
-            if mine && self.tid.is_none_or(|tid| tid == off.tid) {
+            if self.takes_thread(meta, &off) {
                 self.add(meta, &off, short_ns);
             }
         }

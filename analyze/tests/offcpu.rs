@@ -180,6 +180,18 @@ fn report_error(trace: &Trace, flags: &[&'static str]) -> String {
 }
 
 #[test]
+fn threads_of_the_kernel_and_of_programs() {
+    let mut b = waits();
+    let task = [("tid", V::N(33)), ("pid", V::N(33)), ("ppid", V::N(2)), ("comm", V::T("kworker/0:1"))];
+    b.row("task", &[&[("ts_ns", V::N(T0)), ("start_ns", V::N(S))][..], &task].concat());
+    off(&mut b, "offcpu_wait", 33, 80 * MS, 7 * MS, &[("prev_state", 0x402)]);
+    let trace = b.trace();
+    let ns = |flags: &[&'static str]| json(&trace, "offcputime", flags)["total"]["ns"].as_u64().unwrap();
+    assert_eq!([ns(&[]), ns(&["user-threads-only"]), ns(&["kernel-threads-only"])], [126 * MS, 119 * MS, 7 * MS]);
+    assert_eq!(json(&trace, "offcputime", &["kernel-threads-only"])["by_state"]["idle"]["waits"], 1);
+}
+
+#[test]
 fn states_and_lengths() {
     let trace = waits().trace();
     let total = |flags: &[&'static str]| {
@@ -396,7 +408,7 @@ fn model(seed: u64, switches: u64) -> Model {
     let (mut on, mut off) = (Vec::new(), Vec::new());
     let mut ts = T0;
     for i in 0..switches {
-        ts += 1 + random(3_000_000);
+        ts += STEP / 10 * (1 + random(300));
         let cpu = random(2) as usize;
         let (prev, mut next) = (running[cpu], random(7));
         if next == running[1 - cpu] {
@@ -499,7 +511,8 @@ fn busy(seed: u64, rows: u64, sources: &str) -> Trace {
     let mut b = builder(sources);
     let mut end = 50 * MS;
     for i in 0..rows {
-        end += 1 + random(2 * MS);
+        // Ends and cuts fall together now and then.
+        end += STEP * (1 + random(20));
         let tid = [60, 61, 70][random(3) as usize];
         let wait = 10 * US + random(50 * MS - 10 * US);
         let (state, waker) = (random(3), [0, 60, 70][random(3) as usize]);
@@ -541,12 +554,15 @@ fn sums(all: &Value) -> Vec<u64> {
     }
 }
 
+/// Times of random traces are multiples of this, and so are cuts.
+const STEP: u64 = 100 * US;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Whatever the cuts: the parts add up to the whole, and so do stacks to their total.
     #[test]
-    fn windows_add_up(seed in any::<u64>(), cuts in proptest::collection::vec(1u64..500 * MS, 0..4)) {
+    fn windows_add_up(seed in any::<u64>(), cuts in proptest::collection::vec(1u64..5000, 0..6)) {
         let waits = busy(seed, 300, "offcpu");
         let switches = model(seed, 200).builder.trace();
         let reports: [(&Trace, &str, &[&'static str]); 6] = [
@@ -557,7 +573,7 @@ proptest! {
             (&switches, "wakeups", &[]),
             (&switches, "cpudist", &["offcpu"]),
         ];
-        let mut cuts = cuts;
+        let mut cuts: Vec<u64> = cuts.into_iter().map(|cut| cut * STEP).collect();
         cuts.sort_unstable();
         cuts.dedup();
         for (trace, name, flags) in reports {
