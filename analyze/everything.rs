@@ -41,12 +41,17 @@ pub fn analyze(
     let filter = Filter::everything(meta);
     let symbols = OnceLock::new();
     let resolved = symbols.get_or_init(|| Symbols::resolve(meta));
+    // Kernel threads wait for work nearly all of the time, and would hide all else.
+    let programs = Flags([("user-threads-only", String::new())].into());
     let mut summary = None;
     let mut made: Vec<(&reports::ReportKind, Box<dyn Report>)> = Vec::new();
     for kind in reports::REPORTS {
         let mut flags = Flags::default();
         if matches!(kind.name, "profile" | "offcputime" | "wakeups") {
             flags.0.insert("top", TOP_STACKS.into());
+        }
+        if kind.name == "offcputime" {
+            flags.0.extend(programs.0.clone());
         }
         if kind.name == "summary" {
             summary = Some(made.len());
@@ -56,7 +61,7 @@ pub fn analyze(
         }
     }
     let mut profile = Profile::new(&Flags::default(), &filter)?;
-    let mut offcpu = Offcputime::new(&Flags::default(), &filter)?;
+    let mut offcpu = Offcputime::new(&programs, &filter)?;
     let mut tables = tables::of_trace(trace, meta, resolved, output)?;
     let mut visitors: Vec<&mut dyn Visitor> = vec![&mut profile, &mut offcpu];
     visitors.extend(made.iter_mut().map(|(_, report)| report.as_mut() as &mut dyn Visitor));

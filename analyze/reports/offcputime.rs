@@ -174,6 +174,11 @@ impl Offcputime {
             && self.kernel_threads.is_none_or(|kernel| kernel == is_kernel())
     }
 
+    /// Whose waits these are, where not all threads' are asked for.
+    fn threads(&self) -> Option<&'static str> {
+        self.kernel_threads.map(|kernel| if kernel { "threads of the kernel" } else { "threads of programs" })
+    }
+
     /// Whether a wait is of the length and the state that were asked for; `None` when that is not known. Of a wait that
     /// lasts at the end the length so far counts.
     fn takes(&self, off: &Off, short_ns: Option<u64>) -> Option<bool> {
@@ -276,7 +281,8 @@ impl Offcputime {
         let seconds = self.filter.duration_ns as f64 / 1e9;
         let host = plain(context.meta.item("host"));
         let title = format!(
-            "Off-CPU time of {host}: {seconds:.1} s, {} in {} waits",
+            "Off-CPU time of {host}{}: {seconds:.1} s, {} in {} waits",
+            self.threads().map_or(String::new(), |threads| format!(", {threads}")),
             duration(self.total.ns),
             count(self.total.waits)
         );
@@ -395,6 +401,7 @@ impl Report for Offcputime {
             count(waits),
             duration(queued_ns)
         )];
+        notes.extend(self.threads().map(|threads| format!("only {threads}")));
         if !self.by_state.is_empty() {
             let by_state: Vec<String> =
                 self.by_state.iter().map(|(s, sum)| format!("{s} {}", duration(sum.ns))).collect();

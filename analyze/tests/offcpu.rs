@@ -189,6 +189,15 @@ fn threads_of_the_kernel_and_of_programs() {
     let ns = |flags: &[&'static str]| json(&trace, "offcputime", flags)["total"]["ns"].as_u64().unwrap();
     assert_eq!([ns(&[]), ns(&["user-threads-only"]), ns(&["kernel-threads-only"])], [126 * MS, 119 * MS, 7 * MS]);
     assert_eq!(json(&trace, "offcputime", &["kernel-threads-only"])["by_state"]["idle"]["waits"], 1);
+    // Kernel threads, which wait for work, hide all else in a drawing.
+    let (_, files) = analyze(&trace, 2);
+    let svg = String::from_utf8_lossy(&files["offcpu.svg"]);
+    assert!(
+        svg.contains("Off-CPU time of box, threads of programs: 0.1 s, 119.00 ms") && !svg.contains("kworker"),
+        "{svg}"
+    );
+    let text = String::from_utf8_lossy(&files["report.txt"]);
+    assert!(text.contains("# only threads of programs\n"), "{text}");
 }
 
 #[test]
