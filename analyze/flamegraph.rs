@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inferno::flamegraph::{self, Options, color::PaletteMap};
+use inferno::flamegraph::{self, Options, color::BackgroundColor, color::PaletteMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
@@ -58,12 +58,22 @@ pub struct Line {
     pub process: String,
     /// Boxes from the root to the leaf.
     pub frames: Vec<Cell>,
-    /// Samples.
+    /// Samples, or what else is drawn.
     pub count: u64,
 }
 
-/// Draws. Names are escaped; the same lines give the same bytes.
+/// A drawing of CPU samples.
 pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+    draw(title, "samples", BackgroundColor::Yellow, lines)
+}
+
+/// A drawing of time off the CPU, in us. Its background is blue, so that nobody takes it for one of CPU time.
+pub fn svg_of_waits(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+    draw(title, "us", BackgroundColor::Blue, lines)
+}
+
+/// Draws. Names are escaped; the same lines give the same bytes.
+fn draw(title: &str, unit: &str, background: BackgroundColor, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut palette = PaletteMap::default();
     let mut folded: BTreeMap<String, u64> = BTreeMap::new();
     for line in &lines {
@@ -88,7 +98,8 @@ pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut options = Options::default();
     options.title = title.into();
     options.subtitle = Some("kernel red, shared libraries yellow, the program itself green, all else grey".into());
-    options.count_name = "samples".into();
+    options.count_name = unit.into();
+    options.bgcolors = Some(background);
     options.name_type = "".into();
     options.palette_map = Some(&mut palette);
     options.deterministic = true;

@@ -29,8 +29,10 @@ pub mod tasks;
 
 // Pass 2: events in order, and what is made of several.
 pub mod block_io;
+pub mod offcpu;
 pub mod pipeline;
 pub mod sched;
+pub mod sched_off;
 pub mod slab;
 
 // Results.

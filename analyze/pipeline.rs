@@ -81,7 +81,8 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
                 || if wants_ios { requests.slab(&slab) } else { Default::default() },
             );
             (slab.ios, slab.half_ios) = ios;
-            sched::Found { waits: slab.waits, slices: slab.slices, half_waits: slab.half_waits } = found;
+            (slab.waits, slab.slices) = (found.waits, found.slices);
+            (slab.half_waits, slab.half_slices) = (found.half_waits, found.half_slices);
             visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &slab))?;
             let done = done.fetch_add(slab.rows, Ordering::Relaxed) + slab.rows;
             (options.progress)(done, total);
@@ -91,8 +92,9 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
         used?;
         next = following;
     }
-    let sched::Found { waits, slices, half_waits } = threads.finish();
-    let rest = Slab { waits, slices, half_waits, half_ios: requests.finish(), ..Slab::default() };
+    let sched::Found { waits, slices, half_waits, half_slices } = threads.finish();
+    let half_ios = requests.finish();
+    let rest = Slab { waits, slices, half_waits, half_slices, half_ios, ..Slab::default() };
     visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);

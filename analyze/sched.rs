@@ -46,6 +46,8 @@ pub struct Slice {
     pub end: Option<(u32, bool)>,
     /// Wait before it; `None` when its begin is not known.
     pub runq_ns: Option<u64>,
+    /// It was seen to begin: it did not begin before the trace.
+    pub begun: bool,
 }
 
 /// Why something could not be paired.
@@ -71,9 +73,9 @@ impl Why {
     }
 }
 
-/// Half a wait.
+/// Half a wait or slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HalfWait {
+pub struct Half {
     /// The half that is there, CLOCK_MONOTONIC.
     pub ts_ns: u64,
     /// Thread.
@@ -118,7 +120,8 @@ impl Unpaired {
 pub(crate) struct Found {
     pub(crate) waits: Vec<Wait>,
     pub(crate) slices: Vec<Slice>,
-    pub(crate) half_waits: Vec<HalfWait>,
+    pub(crate) half_waits: Vec<Half>,
+    pub(crate) half_slices: Vec<Half>,
 }
 
 /// Since when a thread can run.
@@ -136,6 +139,7 @@ struct Running {
     pid: u32,
     cgroup_id: u64,
     runq_ns: Option<u64>,
+    begun: bool,
 }
 
 /// Columns that pairing needs.
@@ -251,7 +255,7 @@ impl Pairing {
         let mut runq_ns = None;
         if next != 0 {
             let (tid, pid, cgroup_id) = (next, s.next_pid.get32(row), s.next_cgroup.get(row));
-            let half = |why| HalfWait { ts_ns: ts, tid, pid, cgroup_id, why };
+            let half = |why| Half { ts_ns: ts, tid, pid, cgroup_id, why };
             match self.runnable.remove(&next).map(|since| since.ts_ns) {
                 None => found.half_waits.push(half(Why::end(ts, &self.spans))),
                 Some(start) if start > ts || self.spans.touch(start, ts) => found.half_waits.push(half(Why::Lost)),
@@ -264,8 +268,14 @@ impl Pairing {
         if !self.slices {
             return;
         }
-        let running =
-            Running { ts_ns: ts, tid: next, pid: s.next_pid.get32(row), cgroup_id: s.next_cgroup.get(row), runq_ns };
+        let running = Running {
+            ts_ns: ts,
+            tid: next,
+            pid: s.next_pid.get32(row),
+            cgroup_id: s.next_cgroup.get(row),
+            runq_ns,
+            begun: true,
+        };
         let before = self.running.insert(cpu, running).unwrap_or(Running {
             // What ran on this CPU before its first switch has run since the begin.
             ts_ns: self.first_ns.unwrap_or(ts),
@@ -273,8 +283,22 @@ impl Pairing {
             pid: s.prev_pid.get32(row),
             cgroup_id: s.prev_cgroup.get(row),
             runq_ns: None,
+            begun: false,
         });
-        if prev != 0 && before.tid == prev && before.ts_ns <= ts && !self.spans.touch(before.ts_ns, ts) {
+        let mine = Half { ts_ns: ts, tid: prev, pid: before.pid, cgroup_id: before.cgroup_id, why: Why::Lost };
+        if prev == 0 {
+            return;
+        }
+        if before.tid != prev {
+            found.half_slices.push(Half {
+                pid: s.prev_pid.get32(row),
+                cgroup_id: s.prev_cgroup.get(row),
+                why: Why::end(ts, &self.spans),
+                ..mine
+            });
+        } else if before.ts_ns > ts || self.spans.touch(before.ts_ns, ts) {
+            found.half_slices.push(mine);
+        } else {
             found.slices.push(before.slice(cpu, ts, Some((state, preempted))));
         }
     }
@@ -283,16 +307,23 @@ impl Pairing {
     pub(crate) fn finish(&mut self) -> Found {
         let half = |(tid, since): (&u32, &Runnable)| {
             let Runnable { ts_ns, pid, cgroup_id } = *since;
-            HalfWait { ts_ns, tid: *tid, pid, cgroup_id, why: Why::begin(ts_ns, &self.spans) }
+            Half { ts_ns, tid: *tid, pid, cgroup_id, why: Why::begin(ts_ns, &self.spans) }
         };
-        let mut half_waits: Vec<HalfWait> = self.runnable.iter().map(half).collect();
+        let mut half_waits: Vec<Half> = self.runnable.iter().map(half).collect();
         half_waits.sort_unstable();
         let last = self.last_ns;
-        let open = self.running.iter().filter(|(_, r)| r.tid != 0 && !self.spans.touch(r.ts_ns, last));
-        let mut slices: Vec<Slice> = open.map(|(cpu, r)| r.slice(*cpu, last, None)).collect();
+        let open = self.running.iter().filter(|(_, r)| r.tid != 0);
+        let (lost, open): (Vec<_>, Vec<_>) = open.partition(|(_, r)| self.spans.touch(r.ts_ns, last));
+        let half = |(_, r): (&u32, &Running)| {
+            let Running { ts_ns, tid, pid, cgroup_id, .. } = *r;
+            Half { ts_ns, tid, pid, cgroup_id, why: Why::Lost }
+        };
+        let mut half_slices: Vec<Half> = lost.into_iter().map(half).collect();
+        half_slices.sort_unstable();
+        let mut slices: Vec<Slice> = open.into_iter().map(|(cpu, r)| r.slice(*cpu, last, None)).collect();
         // All of them end now.
         slices.sort_by_key(|s| s.cpu);
-        Found { slices, half_waits, ..Found::default() }
+        Found { slices, half_waits, half_slices, ..Found::default() }
     }
 }
 
@@ -307,6 +338,7 @@ impl Running {
             cgroup_id: self.cgroup_id,
             end,
             runq_ns: self.runq_ns,
+            begun: self.begun,
         }
     }
 }

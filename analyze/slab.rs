@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::block_io::{HalfIo, Io};
 use crate::damage::Damage;
-use crate::sched::{HalfWait, Slice, Wait};
+use crate::sched::{Half, Slice, Wait};
 use crate::view::Ints;
 
 /// Rows at which a slab is cut.
@@ -59,7 +59,9 @@ pub struct Slab {
     /// I/O that was completed in this slab.
     pub ios: Vec<Io>,
     /// Waits of which one half is not there. Those whose end is missing stand in the last slab.
-    pub half_waits: Vec<HalfWait>,
+    pub half_waits: Vec<Half>,
+    /// Slices, likewise; those of which a part at least is known stand in `slices`.
+    pub half_slices: Vec<Half>,
     /// I/O of which one half is not there, likewise.
     pub half_ios: Vec<HalfIo>,
     /// Spans of blocks that turned out to be damaged.

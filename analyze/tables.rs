@@ -3,6 +3,7 @@
 pub mod block_io;
 pub mod events;
 pub mod meta;
+pub mod offcpu;
 pub mod runq_wait;
 pub mod sched_slice;
 pub mod stacks;
@@ -16,8 +17,20 @@ use crate::pipeline::Visitor;
 use crate::symbols::Symbols;
 
 /// Tables that are no kind's.
-const OWN: &[&str] =
-    &["sched_slice", "runq_wait", "block_io", "stack", "frame", "task", "cgroup", "mapping", "clock", "loss", "trace"];
+const OWN: &[&str] = &[
+    "sched_slice",
+    "runq_wait",
+    "block_io",
+    "offcpu",
+    "stack",
+    "frame",
+    "task",
+    "cgroup",
+    "mapping",
+    "clock",
+    "loss",
+    "trace",
+];
 
 /// A table that is written while events go by.
 pub trait EventsTable: Visitor {
@@ -36,6 +49,12 @@ pub fn of_trace<'a>(
 ) -> Result<Vec<Box<dyn EventsTable + 'a>>> {
     let mut tables: Vec<Box<dyn EventsTable + 'a>> = Vec::new();
     for kind in events::kinds_of(trace, meta) {
+        if crate::offcpu::has(&kind.name) {
+            if kind.name == crate::offcpu::KINDS[0].0 {
+                tables.push(Box::new(offcpu::OffcpuTable::new(kind, symbols, output)?));
+            }
+            continue;
+        }
         tables.push(Box::new(events::KindTable::new(kind, symbols, output)?));
     }
     if meta.has_source(Source::Sched) {

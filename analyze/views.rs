@@ -35,6 +35,20 @@ JOIN frame USING (frame_id) GROUP BY stack_id;"),
 SELECT make_timestamp_ns(s.ts) AS time, s.*, t.comm, c.path AS cgroup, u.frames AS user_stack, k.frames AS kernel_stack
 FROM cpu_sample s LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = s.cgroup_id
 LEFT JOIN folded u ON u.stack_id = s.user_stack_id LEFT JOIN folded k ON k.stack_id = s.kernel_stack_id;"),
+    (&["offcpu"], "-- Who was off the CPU, why and until when. Short waits are sums without a begin.
+CREATE OR REPLACE VIEW offcpu_waits AS
+SELECT CASE WHEN o.kind <> 'short' THEN make_timestamp_ns(o.ts - o.wait_ns) END AS since, make_timestamp_ns(o.ts) AS time, o.*,
+       t.comm, c.path AS cgroup, w.comm AS waker, u.frames AS user_stack, k.frames AS kernel_stack
+FROM offcpu o LEFT JOIN task t USING (task_id) LEFT JOIN task w ON w.task_id = o.waker_task_id
+LEFT JOIN cgroup c ON c.cgroup_id = o.cgroup_id
+LEFT JOIN folded u ON u.stack_id = o.user_stack_id LEFT JOIN folded k ON k.stack_id = o.kernel_stack_id;"),
+    (&["offcpu"], "-- Time off the CPU by process and stack, as `bpfrec report offcputime -P`.
+CREATE OR REPLACE VIEW offcputime AS
+SELECT p.comm, o.pid, o.kind, u.frames AS user_stack, k.frames AS kernel_stack,
+       sum(o.count)::BIGINT AS waits, sum(o.wait_ns)::BIGINT AS wait_ns, sum(o.queued_ns)::BIGINT AS queued_ns
+FROM offcpu o LEFT JOIN (SELECT pid, last(comm ORDER BY start_ts) AS comm FROM task WHERE tid = pid GROUP BY pid) p ON p.pid = o.pid
+LEFT JOIN folded u ON u.stack_id = o.user_stack_id LEFT JOIN folded k ON k.stack_id = o.kernel_stack_id
+GROUP BY ALL ORDER BY wait_ns DESC;"),
     (&["loss"], "CREATE OR REPLACE VIEW losses AS
 SELECT make_timestamp_ns(ts_from) AS since, make_timestamp_ns(ts_to) AS until, * FROM loss;"),
 ];

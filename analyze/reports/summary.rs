@@ -24,7 +24,7 @@ use crate::text::{self, count, duration, percent, plain};
 pub const KIND: ReportKind = ReportKind {
     name: "summary",
     about: "What was recorded, lost and spent; the busiest processes and containers; latency quantiles",
-    sources: &[Source::Task, Source::Sched, Source::Block, Source::Profile],
+    sources: Source::ALL,
     flags: &[Flag { short: None, long: "top", value: Some("N"), help: "Processes and containers to name (10)" }],
     new: |flags, filter| Ok(Box::new(Summary::new(flags, filter)?)),
 };

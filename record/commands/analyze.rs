@@ -95,7 +95,9 @@ impl Directory {
             for old in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")) {
                 fs::remove_file(&old).with_context(|| format!("cannot replace {}", old.display()))?;
             }
-            let _ = fs::remove_file(path.join("profile.svg"));
+            for drawing in ["profile.svg", "offcpu.svg"] {
+                let _ = fs::remove_file(path.join(drawing));
+            }
         }
         fs::create_dir_all(&parquet).with_context(|| format!("cannot make {}", parquet.display()))?;
         Ok(Directory { path: path.into() })

@@ -42,7 +42,7 @@ impl Builder {
         Self::with(Registry::default(), &[])
     }
 
-    /// A trace with more kinds and HEADER items, which stand before its own.
+    /// A trace with more kinds and with HEADER items, new or other ones.
     pub fn with(registry: Registry, more: &[(&str, &str)]) -> Self {
         let items = [
             ("host", "box"),
@@ -56,7 +56,8 @@ impl Builder {
             ("recorder_pid", "4000"),
             ("disk.8:0", "sda"),
         ];
-        let items: Vec<_> = more.iter().chain(&items).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let usual = items.iter().filter(|(key, _)| more.iter().all(|(other, _)| other != key));
+        let items: Vec<_> = usual.chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let ids = SegmentIds { trace_id: 7, segment: 0, first_seq: 0 };
         let writer = SegmentWriter::new(Vec::new(), ids, &registry, &items).unwrap();
         Builder { writer, registry, chunks: BTreeMap::new(), meta: BTreeMap::new() }
