@@ -16,7 +16,6 @@
 // Pass 1: what events are about.
 pub mod cgroups;
 pub mod clock;
-pub mod container;
 pub mod damage;
 pub mod kernel;
 pub mod losses;

@@ -10,6 +10,7 @@
 pub mod block;
 pub mod codec;
 pub mod column;
+pub mod container;
 pub mod error;
 pub mod events;
 pub mod kind;

@@ -171,7 +171,20 @@ pub fn kind(id: u16) -> Kind {
                 ("exe", Text),
             ],
         ),
-        CGROUP => columns(id, "cgroup", &[("ts_ns", U64), ("cgroup_id", U64), ("parent_id", U64), ("path", Text)]),
+        CGROUP => columns(
+            id,
+            "cgroup",
+            &[
+                ("ts_ns", U64),
+                ("cgroup_id", U64),
+                ("parent_id", U64),
+                ("path", Text),
+                ("runtime", Text),
+                ("container_id", Text),
+                ("pod_uid", Text),
+                ("unit", Text),
+            ],
+        ),
         MAPPING => columns(
             id,
             "mapping",

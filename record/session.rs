@@ -168,7 +168,10 @@ impl Session {
         }
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
             let is = |t: &&Table| self.registry.get(t.kind).is_some_and(|k| k.block_type() == block_type);
-            let tables: Vec<_> = tasks.iter().filter(is).cloned().collect();
+            let mut tables: Vec<_> = tasks.iter().filter(is).cloned().collect();
+            let described = |t: &Table| crate::cgroups::described(self.registry.get(t.kind)?, t);
+            let described: Vec<_> = tables.iter().filter_map(described).collect();
+            tables.extend(described);
             if !tables.is_empty() {
                 self.send_change(block_type, tables);
             }

@@ -278,10 +278,10 @@ impl Report for Summary {
 fn cgroup_name(meta: &Meta, id: u64) -> String {
     let path = meta.cgroups.path(id);
     let names = meta.cgroups.get(id).map(|c| &c.names);
-    match names.and_then(|n| n.runtime.zip(n.container_id.as_ref())) {
+    match names.and_then(|n| n.runtime.as_ref().zip(n.container_id.as_ref())) {
         Some((runtime, container)) => {
             let short: String = container.chars().take(12).collect();
-            format!("{runtime} {} {}", plain(&short), plain(&path))
+            format!("{} {} {}", plain(runtime), plain(&short), plain(&path))
         }
         None => plain(&path).into_owned(),
     }

@@ -91,7 +91,7 @@ fn cgroups(meta: &Meta, output: &dyn Output) -> Result<()> {
     file.write(vec![
         parquet::big_ints(c.iter().map(|(id, _)| *id as i64)),
         parquet::some_texts(c.iter().map(|(_, c)| &c.path)),
-        parquet::some_texts(c.iter().map(|(_, c)| c.names.runtime.unwrap_or_default())),
+        parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.runtime))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.container_id))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.pod_uid))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.unit))),

@@ -173,6 +173,26 @@ fn groups_by_cgroup_and_namespace() {
 }
 
 #[test]
+fn containers_are_those_of_the_file_and_of_old_files_those_of_the_path() {
+    let id = "4f8a".repeat(16);
+    let path = format!("/docker/{id}");
+    let mut b = Builder::new();
+    let row = |cgroup, more: &[(&'static str, V<'static>)], b: &mut Builder| {
+        b.row("cgroup", &[&[("ts_ns", V::N(T0)), ("cgroup_id", V::N(cgroup)), ("path", V::T(&path))], more].concat());
+    };
+    row(1, &[("runtime", V::T("new runtime")), ("container_id", V::T("abcdef"))], &mut b);
+    row(2, &[], &mut b);
+    let meta = Meta::load(&b.trace()).unwrap();
+    let names = |cgroup| {
+        let names = meta.cgroups.get(cgroup).unwrap().names.clone();
+        (names.runtime.unwrap(), names.container_id.unwrap())
+    };
+    assert_eq!(names(1), ("new runtime".into(), "abcdef".into()));
+    assert_eq!(names(2), ("docker".into(), id.clone()));
+    assert!(Filter::new(&meta, None, None, None, Some("abcd")).is_ok());
+}
+
+#[test]
 fn io_with_requeue_merge_and_partial_completion() {
     let mut b = Builder::new();
     b.task(50, 50, "dd");
