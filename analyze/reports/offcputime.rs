@@ -43,6 +43,7 @@ pub const KIND: ReportKind = ReportKind {
             value: Some("MASK"),
             help: "Only waits in these kernel task states: 1 sleeping, 2 uninterruptible, 0 preempted",
         },
+        Flag::new(None, "ended", "Only waits that ended in the trace, as BCC has them"),
         Flag::new(Some('P'), "pids", "By process, not by thread"),
         Flag::new(None, "per-cgroup", "By cgroup, not by thread"),
         Flag { short: None, long: "svg", value: Some("FILE"), help: "Also write a flamegraph" },
@@ -101,6 +102,7 @@ pub struct Offcputime {
     tid: Option<u32>,
     /// Only threads of the kernel, or only others.
     kernel_threads: Option<bool>,
+    ended: bool,
     state: Option<u32>,
     min_ns: Option<u64>,
     max_ns: Option<u64>,
@@ -154,6 +156,7 @@ impl Offcputime {
                 (_, true) => Some(false),
                 _ => None,
             },
+            ended: flags.has("ended"),
             state: number32("state")?,
             min_ns,
             // BCC compares whole us: 10.9 us are not more than 10.
@@ -189,7 +192,8 @@ impl Offcputime {
                 Some(0) => off.state == 0,
                 Some(mask) => off.state & mask != 0,
             };
-            return Some(state && off.wait_ns >= min && off.wait_ns <= max);
+            let ended = off.what != What::Open || !self.ended;
+            return Some(state && ended && off.wait_ns >= min && off.wait_ns <= max);
         }
         // All that is known of short waits is what they are shorter than, and their sum.
         match short_ns {

@@ -210,6 +210,7 @@ fn states_and_lengths() {
     };
     assert_eq!(total(&[]), (119, 0));
     // Of short waits the state is not known.
+    assert_eq!(total(&["ended"]), (79, 0));
     assert_eq!(total(&["state=1"]), (70, 1));
     assert_eq!(total(&["state=2"]), (45, 1));
     assert_eq!(total(&["state=0x3"]), (115, 1));
