@@ -8,6 +8,7 @@ pub mod profile;
 pub mod runqlat;
 mod stack_lines;
 pub mod summary;
+mod waits_missing;
 pub mod wakeups;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,8 @@
 //! Time is clipped to the window: parts in windows that follow upon each other add up to the whole. A wait is counted where
 //! it ends. Short waits are told as a sum now and then; they belong to the moment in which they were told.
 
+mod wanted;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -10,16 +12,16 @@ use bpfrec_format::Source;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
+use self::wanted::Wanted;
 use super::stack_lines::{self, Names, Pair, Show, folded_name, folded_part};
-use super::{Context, Flag, Flags, Report, ReportKind};
-use crate::error::{Error, Result};
+use super::{Context, Flag, Flags, Report, ReportKind, waits_missing};
+use crate::error::Result;
 use crate::filter::Filter;
 use crate::flamegraph::{self, Cell, Line};
 use crate::meta::Meta;
 use crate::offcpu::{self, Off, What, state_name};
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
-use crate::tasks::Task;
 use crate::text::{count, duration, percent, plain};
 
 /// In the list of reports.
@@ -43,6 +45,7 @@ pub const KIND: ReportKind = ReportKind {
             value: Some("MASK"),
             help: "Only waits in these kernel task states: 1 sleeping, 2 uninterruptible, 0 preempted",
         },
+        Flag::new(None, "ended", "Only waits that ended in the trace, as BCC has them"),
         Flag::new(Some('P'), "pids", "By process, not by thread"),
         Flag::new(None, "per-cgroup", "By cgroup, not by thread"),
         Flag { short: None, long: "svg", value: Some("FILE"), help: "Also write a flamegraph" },
@@ -98,12 +101,7 @@ pub struct Offcputime {
     folded: bool,
     svg: Option<String>,
     top: usize,
-    tid: Option<u32>,
-    /// Only threads of the kernel, or only others.
-    kernel_threads: Option<bool>,
-    state: Option<u32>,
-    min_ns: Option<u64>,
-    max_ns: Option<u64>,
+    wanted: Wanted,
     comms: Names,
     sums: FxHashMap<Key, Sum>,
     total: Sum,
@@ -118,24 +116,6 @@ impl Offcputime {
     /// As asked.
     pub fn new(flags: &Flags, filter: &Filter) -> Result<Offcputime> {
         flags.one_of(&["pids", "per-cgroup"])?;
-        flags.one_of(&["tid", "user-threads-only", "kernel-threads-only"])?;
-        let number = |flag: &str| {
-            let parse = |text: &str| match text.strip_prefix("0x") {
-                Some(hex) => u64::from_str_radix(hex, 16).ok(),
-                None => text.parse::<u64>().ok(),
-            };
-            let error = || Error::asked(format!("--{flag} takes a number"));
-            flags.value(flag).map(|text| parse(text).ok_or_else(error)).transpose()
-        };
-        let ns = |flag: &str| Ok::<_, Error>(number(flag)?.map(|us| us.saturating_mul(1000)));
-        let number32 = |flag: &str| {
-            let narrow = |n: u64| u32::try_from(n).map_err(|_| Error::asked(format!("--{flag} is too large: {n}")));
-            number(flag)?.map(narrow).transpose()
-        };
-        let (min_ns, max_ns) = (ns("min-block-time")?, ns("max-block-time")?);
-        if min_ns.zip(max_ns).is_some_and(|(min, max)| min > max) {
-            return Err(Error::asked("--min-block-time is more than --max-block-time"));
-        }
         let by = match (flags.has("pids"), flags.has("per-cgroup")) {
             (true, _) => By::Process,
             (_, true) => By::Cgroup,
@@ -148,16 +128,7 @@ impl Offcputime {
             folded: flags.has("folded"),
             svg: flags.value("svg").map(Into::into),
             top: stack_lines::top(flags)?,
-            tid: number32("tid")?,
-            kernel_threads: match (flags.has("kernel-threads-only"), flags.has("user-threads-only")) {
-                (true, _) => Some(true),
-                (_, true) => Some(false),
-                _ => None,
-            },
-            state: number32("state")?,
-            min_ns,
-            // BCC compares whole us: 10.9 us are not more than 10.
-            max_ns: max_ns.map(|ns| ns.saturating_add(999)),
+            wanted: Wanted::of(flags)?,
             comms: Names::default(),
             sums: FxHashMap::default(),
             total: Sum::default(),
@@ -165,40 +136,6 @@ impl Offcputime {
             left_out: Sum::default(),
             remembered: (0, 0),
         })
-    }
-
-    fn takes_thread(&self, meta: &Meta, off: &Off) -> bool {
-        let is_kernel = || meta.tasks.at(off.pid, off.end_ns).is_some_and(Task::is_kernel);
-        self.filter.takes_task(off.pid, off.cgroup_id)
-            && self.tid.is_none_or(|tid| tid == off.tid)
-            && self.kernel_threads.is_none_or(|kernel| kernel == is_kernel())
-    }
-
-    /// Whose waits these are, where not all threads' are asked for.
-    fn threads(&self) -> Option<&'static str> {
-        self.kernel_threads.map(|kernel| if kernel { "threads of the kernel" } else { "threads of programs" })
-    }
-
-    /// Whether a wait is of the length and the state that were asked for; `None` when that is not known. Of a wait that
-    /// lasts at the end the length so far counts.
-    fn takes(&self, off: &Off, short_ns: Option<u64>) -> Option<bool> {
-        let (min, max) = (self.min_ns.unwrap_or(0), self.max_ns.unwrap_or(u64::MAX));
-        if off.what != What::Short {
-            let state = match self.state {
-                None => true,
-                Some(0) => off.state == 0,
-                Some(mask) => off.state & mask != 0,
-            };
-            return Some(state && off.wait_ns >= min && off.wait_ns <= max);
-        }
-        // All that is known of short waits is what they are shorter than, and their sum.
-        match short_ns {
-            Some(below) if min >= below => Some(false),
-            _ if self.state.is_some() || min > 0 => None,
-            Some(below) if max.saturating_add(1) >= below => Some(true),
-            _ if self.max_ns.is_none() => Some(true),
-            _ => None,
-        }
     }
 
     fn add(&mut self, meta: &Meta, off: &Off, short_ns: Option<u64>) {
@@ -215,7 +152,7 @@ impl Offcputime {
         if sum == Sum::default() {
             return;
         }
-        match self.takes(off, short_ns) {
+        match self.wanted.takes(off, short_ns) {
             Some(true) => {}
             Some(false) => return,
             None => return self.left_out.add(sum),
@@ -282,7 +219,7 @@ impl Offcputime {
         let host = plain(context.meta.item("host"));
         let title = format!(
             "Off-CPU time of {host}{}: {seconds:.1} s, {} in {} waits",
-            self.threads().map_or(String::new(), |threads| format!(", {threads}")),
+            self.wanted.threads().map_or(String::new(), |threads| format!(", {threads}")),
             duration(self.total.ns),
             count(self.total.waits)
         );
@@ -331,7 +268,7 @@ impl Visitor for Offcputime {
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
         let short_ns = min_wait_ns(meta);
         for off in offcpu::of_slab(slab) {
-            if self.takes_thread(meta, &off) {
+            if self.filter.takes_task(off.pid, off.cgroup_id) && self.wanted.takes_thread(meta, &off) {
                 self.add(meta, &off, short_ns);
             }
         }
@@ -389,7 +326,7 @@ impl Report for Offcputime {
             "stacks_missed": self.missed(context),
             "frames": frames,
             "frames_named": named,
-            "lost_after": lost_after(context),
+            "lost_after": waits_missing::lost_after(context),
         })
     }
 
@@ -401,7 +338,7 @@ impl Report for Offcputime {
             count(waits),
             duration(queued_ns)
         )];
-        notes.extend(self.threads().map(|threads| format!("only {threads}")));
+        notes.extend(self.wanted.threads().map(|threads| format!("only {threads}")));
         if !self.by_state.is_empty() {
             let by_state: Vec<String> =
                 self.by_state.iter().map(|(s, sum)| format!("{s} {}", duration(sum.ns))).collect();
@@ -429,8 +366,7 @@ impl Report for Offcputime {
         if missed > 0 {
             notes.push(format!("{missed} waits have a stack whose definition is missing"));
         }
-        notes.extend(lost_after_note(context));
-        notes.extend(no_end_note(context));
+        notes.extend(waits_missing::notes(context));
         notes
     }
 
@@ -447,22 +383,4 @@ impl Report for Offcputime {
         let svg = self.svg.as_ref().map(|path| Ok((path.clone(), self.flamegraph(context)?)));
         svg.into_iter().collect()
     }
-}
-
-/// Events of the source that were lost after the window: waits that reach into it may be among them.
-fn lost_after(context: &Context<'_>) -> u64 {
-    let after = context.filter.window().map(|(_, to)| (to.saturating_add(1), u64::MAX));
-    after.map_or(0, |after| context.meta.losses.of(Source::Offcpu, Some(after)))
-}
-
-/// The note about [`lost_after`].
-pub(super) fn lost_after_note(context: &Context<'_>) -> Option<String> {
-    let lost = Some(lost_after(context)).filter(|n| *n > 0)?;
-    Some(format!("lost after the window: {} events, among them perhaps waits that reach into it", count(lost)))
-}
-
-/// The note about waits that a recording without an end could not tell.
-pub(super) fn no_end_note(context: &Context<'_>) -> Option<String> {
-    let cut = context.reading.damage.unfinished > 0;
-    cut.then(|| "the recording was cut off: waits that lasted then are missing".into())
 }

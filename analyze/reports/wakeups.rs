@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
 use super::stack_lines::{self, Names, Pair, Show, folded_name, folded_part};
-use super::{Context, Flag, Flags, Report, ReportKind, offcputime};
+use super::{Context, Flag, Flags, Report, ReportKind, waits_missing};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::flamegraph::{self, Cell, Line};
@@ -267,10 +267,7 @@ impl Report for Wakeups {
                 notes.push("no stacks: the trace has source `sched` only; record with `-e offcpu` for them".into());
                 notes.extend(super::unpaired_note("waits", &pairing.unpaired()));
             }
-            None => {
-                notes.extend(offcputime::lost_after_note(context));
-                notes.extend(offcputime::no_end_note(context));
-            }
+            None => notes.extend(waits_missing::notes(context)),
         }
         notes
     }

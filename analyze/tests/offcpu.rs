@@ -210,6 +210,7 @@ fn states_and_lengths() {
     };
     assert_eq!(total(&[]), (119, 0));
     // Of short waits the state is not known.
+    assert_eq!(total(&["ended"]), (79, 0));
     assert_eq!(total(&["state=1"]), (70, 1));
     assert_eq!(total(&["state=2"]), (45, 1));
     assert_eq!(total(&["state=0x3"]), (115, 1));
@@ -291,6 +292,10 @@ fn losses_and_missing_stacks_are_said() {
     assert!(outcome.lossy);
     let early = of_window(&trace, "offcputime", &[], None, Some(50 * MS));
     assert_eq!((&early["lost"], &early["lost_after"]), (&json!(0), &json!(17)));
+    let meta = Meta::load(&trace).unwrap();
+    let filter = Filter::new(&meta, None, Some("50ms"), None, None).unwrap();
+    let text = report_of(&trace, "offcputime", &[], false, &filter).output;
+    assert!(text.contains("# lost after the window: 17 events, among them perhaps"), "{text}");
     let wakeups = report(&trace, "wakeups", &[], false);
     assert!(wakeups.lossy && wakeups.output.contains("# lost: 17 events (offcpu 17)\n"), "{}", wakeups.output);
     // Only source `offcpu` was lost, which is not what cpudist is made of.
@@ -654,5 +659,20 @@ fn analyze_writes_table_drawing_and_text() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, bytes).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_recording_that_was_cut_off_says_what_it_cannot_know() {
+    let mut b = builder("offcpu");
+    off(&mut b, "offcpu_wait", 60, 5 * MS, MS, &[("prev_state", 1)]);
+    let mut bytes = b.bytes();
+    let end =
+        common::open(bytes.clone()).segments[0].1.blocks.iter().find(|b| b.header.block_type == 11).unwrap().offset;
+    bytes.truncate(end as usize);
+    let trace = common::open(bytes);
+    for name in ["offcputime", "wakeups"] {
+        let text = report(&trace, name, &[], false).output;
+        assert!(text.contains("# the recording was cut off: waits that lasted then are missing\n"), "{text}");
     }
 }
