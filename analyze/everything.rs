@@ -30,7 +30,7 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
-/// Writes `parquet/*.parquet`, `profile.svg`, `report.txt` and `views.sql` to `output`.
+/// Writes `parquet/*.parquet`, `profile.svg`, `memleak.svg` and `.txt`, `report.txt` and `views.sql` to `output`.
 pub fn analyze(
     trace: &Trace,
     meta: &Meta,
@@ -50,7 +50,10 @@ pub fn analyze(
         if kind.name == "summary" {
             summary = Some(made.len());
         }
-        if kind.sources.len() > 1 || kind.sources.iter().all(|s| meta.has_source(*s)) {
+        if kind.name == "memleak" {
+            flags.0.extend([("top", TOP_STACKS.into()), ("svg", "memleak.svg".into())]);
+        }
+        if kind.can_be_made(meta) {
             made.push((kind, (kind.new)(&flags, &filter)?));
         }
     }
@@ -73,6 +76,7 @@ pub fn analyze(
 
     let mut result = Summary { lossy: meta.losses.all() > 0 || reading.damage.any(), ..Summary::default() };
     let mut text = String::new();
+    let mut more = Vec::new();
     for (i, (kind, report)) in made.iter().enumerate() {
         let mut one = String::new();
         report.text(&context, &mut one);
@@ -81,8 +85,11 @@ pub fn analyze(
             let _ = writeln!(one, "# {note}");
         }
         let _ = writeln!(text, "{}== {}: {}\n\n{one}", if i > 0 { "\n" } else { "" }, kind.name, kind.about);
+        more.extend(report.files(&context)?);
         if summary == Some(i) {
             result.text = one;
+        } else if kind.name == "memleak" {
+            more.push(("memleak.txt".into(), one.into_bytes()));
         }
     }
     result.files = names.iter().map(|name| format!("parquet/{name}.parquet")).collect();
@@ -95,6 +102,9 @@ pub fn analyze(
     };
     if meta.has_source(bpfrec_format::Source::Profile) {
         file("profile.svg", &profile.flamegraph(&context)?)?;
+    }
+    for (name, bytes) in &more {
+        file(name, bytes)?;
     }
     file("report.txt", text.as_bytes())?;
     file("views.sql", views::sql(&names).as_bytes())?;

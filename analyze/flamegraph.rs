@@ -58,12 +58,12 @@ pub struct Line {
     pub process: String,
     /// Boxes from the root to the leaf.
     pub frames: Vec<Cell>,
-    /// Samples.
+    /// How many, in the unit of the drawing.
     pub count: u64,
 }
 
-/// Draws. Names are escaped; the same lines give the same bytes.
-pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+/// Draws; `unit` is what is counted. Names are escaped; the same lines give the same bytes.
+pub fn svg(title: &str, unit: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut palette = PaletteMap::default();
     let mut folded: BTreeMap<String, u64> = BTreeMap::new();
     for line in &lines {
@@ -88,7 +88,7 @@ pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut options = Options::default();
     options.title = title.into();
     options.subtitle = Some("kernel red, shared libraries yellow, the program itself green, all else grey".into());
-    options.count_name = "samples".into();
+    options.count_name = unit.into();
     options.name_type = "".into();
     options.palette_map = Some(&mut palette);
     options.deterministic = true;
@@ -136,18 +136,18 @@ mod tests {
     fn hostile_names_are_escaped() {
         let evil = "<script>alert(1)</script>";
         let line = Line { process: evil.into(), frames: vec![Cell::other("a;b\" onclick=\"x\n<b>")], count: 3 };
-        let out = String::from_utf8(svg(&format!("of {evil}"), vec![line]).unwrap()).unwrap();
+        let out = String::from_utf8(svg(&format!("of {evil}"), "samples", vec![line]).unwrap()).unwrap();
         for bad in ["<script>alert", "<b>", "\" onclick=\""] {
             assert!(!out.contains(bad), "{bad}: {}", out.lines().filter(|l| l.contains(bad)).collect::<String>());
         }
         assert!(out.contains("&lt;script&gt;alert"));
-        assert!(!String::from_utf8(svg(evil, Vec::new()).unwrap()).unwrap().contains("<script>"));
+        assert!(!String::from_utf8(svg(evil, "samples", Vec::new()).unwrap()).unwrap().contains("<script>"));
     }
 
     #[test]
     fn same_lines_same_bytes() {
         let line = |n: &str, count| Line { process: "p".into(), frames: vec![Cell::other(n)], count };
-        let (a, b) = (svg("t", vec![line("x", 1), line("y", 2)]), svg("t", vec![line("y", 2), line("x", 1)]));
+        let (a, b) = (svg("t", "n", vec![line("x", 1), line("y", 2)]), svg("t", "n", vec![line("y", 2), line("x", 1)]));
         assert_eq!(a.unwrap(), b.unwrap());
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::meta::Meta;
 use crate::sched::Unpaired;
 use crate::slab::{SLAB_ROWS, Slab, Slabs};
-use crate::{block_io, sched};
+use crate::{block_io, memory, sched};
 
 /// What a visitor may ask for.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub enum Need<'a> {
     Slices,
     /// [`Slab::ios`].
     Ios,
+    /// [`Slab::lives`] and [`Slab::frees`].
+    Lives,
 }
 
 /// Something that goes through a trace once, from its begin to its end. Visitors of the same slab run at the same time.
@@ -64,9 +66,11 @@ impl Default for Options<'_> {
 pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [&mut dyn Visitor]) -> Result<Reading> {
     let any = |need: Need<'_>| visitors.iter().any(|v| v.wants(&need));
     let (waits, slices, wants_ios) = (any(Need::Waits), any(Need::Slices), any(Need::Ios));
+    let wants_lives = any(Need::Lives);
     let wants = |kind: &Kind, field: &str| {
         (waits || slices) && sched::wants(&kind.name, field)
             || wants_ios && block_io::wants(&kind.name, field)
+            || wants_lives && memory::is_kind(&kind.name)
             || any(Need::Field(kind, field))
     };
     let mut slabs = Slabs::new(trace, options.until_ns, options.slab_rows, &wants);
@@ -77,15 +81,22 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     };
     let mut threads = sched::Pairing::new(spans(Source::Sched), meta.recorded.clone(), slices);
     let mut requests = block_io::Pairing::new(spans(Source::Block));
+    let mut memories = memory::Pairing::new(meta, spans(Source::Malloc), spans(Source::Kmem));
     let (done, total) = (AtomicU64::new(0), slabs.total);
     let mut next = slabs.next_slab();
     while let Some(mut slab) = next {
         let use_it = || -> Result<()> {
-            let ((mut ended, mut left), ios) = rayon::join(
-                || if waits || slices { threads.slab(&slab) } else { Default::default() },
-                || if wants_ios { requests.slab(&slab) } else { Vec::new() },
+            let (((mut ended, mut left), ios), memory) = rayon::join(
+                || {
+                    rayon::join(
+                        || if waits || slices { threads.slab(&slab) } else { Default::default() },
+                        || if wants_ios { requests.slab(&slab) } else { Vec::new() },
+                    )
+                },
+                || if wants_lives { memories.slab(&slab) } else { Default::default() },
             );
             slab.ios = ios;
+            (slab.lives, slab.frees) = (memory.lives, memory.frees);
             std::mem::swap(&mut slab.waits, &mut ended);
             std::mem::swap(&mut slab.slices, &mut left);
             visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &slab))?;
@@ -101,6 +112,17 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     requests.finish();
     if slices {
         visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
+    }
+    if wants_lives {
+        let memory::Ended { lives, frees } = memories.finish();
+        let mut rest = Slab { lives, frees, ..Slab::default() };
+        loop {
+            visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
+            rest = Slab { lives: memories.rest(), ..Slab::default() };
+            if rest.lives.is_empty() {
+                break;
+            }
+        }
     }
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);

@@ -1,6 +1,7 @@
 //! Reports: from a trace to a table that a person reads. A new one is a file in `reports/` and a line in [`REPORTS`].
 
 pub mod biolatency;
+pub mod memleak;
 pub mod profile;
 pub mod runqlat;
 pub mod summary;
@@ -24,7 +25,8 @@ use crate::symbols::Symbols;
 use crate::text;
 
 /// All reports.
-pub const REPORTS: &[&ReportKind] = &[&summary::KIND, &runqlat::KIND, &biolatency::KIND, &profile::KIND];
+pub const REPORTS: &[&ReportKind] =
+    &[&summary::KIND, &runqlat::KIND, &biolatency::KIND, &profile::KIND, &memleak::KIND];
 
 /// A report that can be asked for.
 pub struct ReportKind {
@@ -38,6 +40,13 @@ pub struct ReportKind {
     pub flags: &'static [Flag],
     /// Makes it.
     pub new: fn(&Flags, &Filter) -> Result<Box<dyn Report>>,
+}
+
+impl ReportKind {
+    /// Whether the trace has any of its sources. A report without one has nothing to say, but for the summary.
+    pub fn can_be_made(&self, meta: &Meta) -> bool {
+        self.name == "summary" || self.sources.iter().any(|source| meta.has_source(*source))
+    }
 }
 
 /// A flag of a report.
@@ -156,11 +165,11 @@ pub fn run(
     as_json: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Outcome> {
-    if let Some(missing) = kind.sources.iter().find(|s| !meta.has_source(**s))
-        && kind.sources.len() == 1
-    {
-        let name = missing.name();
-        return Err(Error::asked(format!("the trace has no events of `{name}`: record it with `-e {name}`")));
+    if !kind.can_be_made(meta) {
+        let names: Vec<String> = kind.sources.iter().map(|s| format!("`{}`", s.name())).collect();
+        let record: Vec<String> = kind.sources.iter().map(|s| format!("`-e {}`", s.name())).collect();
+        let (names, record) = (names.join(" or "), record.join(" or "));
+        return Err(Error::asked(format!("the trace has no events of {names}: record it with {record}")));
     }
     let mut report = (kind.new)(flags, filter)?;
     let options = Options { until_ns: filter.to_ns, progress, ..Options::default() };

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::block_io::Io;
 use crate::damage::Damage;
+use crate::memory::{Free, Life};
 use crate::sched::{Slice, Wait};
 use crate::view::Ints;
 
@@ -58,6 +59,10 @@ pub struct Slab {
     pub slices: Vec<Slice>,
     /// I/O that was completed in this slab.
     pub ios: Vec<Io>,
+    /// Memory whose end became certain in this slab; behind the last events all that still lives, in further slabs.
+    pub lives: Vec<Life>,
+    /// Frees whose success became certain in this slab.
+    pub frees: Vec<Free>,
     /// Spans of blocks that turned out to be damaged.
     pub(crate) damaged: Vec<(u64, u64)>,
     /// Rows in all tables.
