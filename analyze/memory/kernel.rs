@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::ranges::{self, Ranges};
+use super::ranges::{Pieces, Ranges};
 use super::store::{Heap, Rec, Rest, Sites};
 use super::{Ended, Event, Fate, KERNEL, Life, Of, op};
 use crate::losses::Spans;
@@ -21,8 +21,6 @@ pub(super) struct Kernel {
     rest: Option<VecDeque<Rest>>,
     pieces: Pieces,
 }
-
-type Pieces = rustc_hash::FxHashMap<(u64, u32, u32), u32>;
 
 impl Kernel {
     pub(super) fn new(spans: Spans, page: u64) -> Self {
@@ -89,7 +87,7 @@ impl Kernel {
         }
         let Some(rest) = &mut self.rest else { return Vec::new() };
         while let Some(next) = rest.front_mut() {
-            let some = next.next().map(|r| self.sites.life(&r, !ranges::settle(&mut self.pieces, &r), None));
+            let some = next.next().map(|r| self.sites.life(&r, !self.pieces.settle(&r), None));
             let some: Vec<Life> = some.collect();
             if !some.is_empty() {
                 return some;

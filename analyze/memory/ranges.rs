@@ -9,11 +9,38 @@ use super::store::{Rec, SPLIT};
 /// What pieces of the same allocation have in common.
 type Whole = (u64, u32, u32);
 
+/// Pieces that are left of allocations of which something was cut.
+#[derive(Default)]
+pub(super) struct Pieces(FxHashMap<Whole, u32>);
+
+impl Pieces {
+    fn add(&mut self, rec: &Rec, more: u32) {
+        *self.0.entry(whole(rec)).or_insert(1) += more;
+    }
+
+    /// A piece is over. Whether the allocation is, too.
+    pub(super) fn settle(&mut self, rec: &Rec) -> bool {
+        if rec.site & SPLIT == 0 {
+            return true;
+        }
+        let key = whole(rec);
+        match self.0.get_mut(&key) {
+            Some(left) if *left > 1 => {
+                *left -= 1;
+                false
+            }
+            _ => {
+                self.0.remove(&key);
+                true
+            }
+        }
+    }
+}
+
 /// Live ranges, which never overlap.
 pub(super) struct Ranges {
     by_start: BTreeMap<u64, Rec>,
-    /// Pieces that are left of allocations of which something was cut.
-    pieces: FxHashMap<Whole, u32>,
+    pieces: Pieces,
     /// Bytes that one step of an address stands for.
     unit: u64,
 }
@@ -24,7 +51,7 @@ fn whole(rec: &Rec) -> Whole {
 
 impl Ranges {
     pub(super) fn new(unit: u64) -> Self {
-        Ranges { by_start: BTreeMap::new(), pieces: FxHashMap::default(), unit }
+        Ranges { by_start: BTreeMap::new(), pieces: Pieces::default(), unit }
     }
 
     fn end(&self, rec: &Rec) -> u64 {
@@ -58,8 +85,7 @@ impl Ranges {
             let rec_end = self.end(&rec);
             let (left, right) = (start.saturating_sub(rec.addr), rec_end.saturating_sub(end));
             if left + right > 0 {
-                let more = u32::from(left > 0) + u32::from(right > 0);
-                *self.pieces.entry(whole(&rec)).or_insert(1) += more;
+                self.pieces.add(&rec, u32::from(left > 0) + u32::from(right > 0));
                 rec.site |= SPLIT;
             }
             if right > 0 {
@@ -79,20 +105,7 @@ impl Ranges {
 
     /// A piece is over. Whether the allocation is, too.
     pub(super) fn settle(&mut self, rec: &Rec) -> bool {
-        if rec.site & SPLIT == 0 {
-            return true;
-        }
-        let key = whole(rec);
-        match self.pieces.get_mut(&key) {
-            Some(left) if *left > 1 => {
-                *left -= 1;
-                false
-            }
-            _ => {
-                self.pieces.remove(&key);
-                true
-            }
-        }
+        self.pieces.settle(rec)
     }
 
     /// Puts a piece back and joins it with its neighbours. It comes back itself where something else lies now.
@@ -123,22 +136,8 @@ impl Ranges {
         before.is_none_or(|(_, r)| self.end(r) <= rec.addr)
     }
 
-    /// What is left, by address, and whether a piece is one whose allocation counts with another.
-    pub(super) fn into_recs(self) -> (Vec<Rec>, FxHashMap<Whole, u32>) {
+    /// What is left, by address; each is to be settled with the pieces.
+    pub(super) fn into_recs(self) -> (Vec<Rec>, Pieces) {
         (self.by_start.into_values().collect(), self.pieces)
-    }
-}
-
-/// The same of several, when all is over: whether this piece counts its allocation.
-pub(super) fn settle(pieces: &mut FxHashMap<Whole, u32>, rec: &Rec) -> bool {
-    if rec.site & SPLIT == 0 {
-        return true;
-    }
-    match pieces.get_mut(&whole(rec)) {
-        Some(left) if *left > 1 => {
-            *left -= 1;
-            false
-        }
-        _ => true,
     }
 }

@@ -6,7 +6,7 @@ use bpfrec_format::events::call;
 use rustc_hash::FxHashMap;
 
 use super::processes::{Change, changes};
-use super::ranges::{self, Ranges};
+use super::ranges::{Pieces, Ranges};
 use super::store::{Heap, Rec, Rest, Sites};
 use super::{End, Ended, Event, Fate, Free, Life, Of};
 use crate::losses::Spans;
@@ -45,7 +45,7 @@ pub(super) struct Processes {
     changes: VecDeque<(u64, u32, Change)>,
     page: u64,
     pub(super) spans: Spans,
-    rest: VecDeque<(Rest, FxHashMap<(u64, u32, u32), u32>)>,
+    rest: VecDeque<(Rest, Pieces)>,
     /// Processes that are still to be handed on, the first last.
     left: Option<Vec<(u32, Space)>>,
 }
@@ -180,7 +180,7 @@ impl Processes {
             if let Some(space) = self.spaces.remove(&pid) {
                 let end = Some(End { ts_ns: at, tid: pid, fate });
                 let (recs, mut pieces) = space.into_recs();
-                let lives = recs.iter().map(|r| self.sites.life(r, !ranges::settle(&mut pieces, r), end));
+                let lives = recs.iter().map(|r| self.sites.life(r, !pieces.settle(r), end));
                 ended.lives.extend(lives);
             }
             match change {
@@ -217,13 +217,13 @@ impl Processes {
             while let Some((next, pieces)) = self.rest.front_mut() {
                 let some: Vec<Rec> = next.next().collect();
                 if !some.is_empty() {
-                    return some.iter().map(|r| self.sites.life(r, !ranges::settle(pieces, r), None)).collect();
+                    return some.iter().map(|r| self.sites.life(r, !pieces.settle(r), None)).collect();
                 }
                 self.rest.pop_front();
             }
             let Some((_, space)) = left.pop() else { return Vec::new() };
             let (mappings, pieces) = space.mappings.into_recs();
-            self.rest.push_back((Rest::new(space.heap.into_recs()), FxHashMap::default()));
+            self.rest.push_back((Rest::new(space.heap.into_recs()), Pieces::default()));
             self.rest.push_back((Rest::new(mappings), pieces));
         }
     }
@@ -235,7 +235,7 @@ impl Space {
     }
 
     /// All that lives here, by time.
-    fn into_recs(self) -> (Vec<Rec>, FxHashMap<(u64, u32, u32), u32>) {
+    fn into_recs(self) -> (Vec<Rec>, Pieces) {
         let mut recs = self.heap.into_recs();
         let (mappings, pieces) = self.mappings.into_recs();
         recs.extend(mappings);

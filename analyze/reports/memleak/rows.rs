@@ -27,9 +27,12 @@ pub(super) struct Section {
     pub(super) estimate: bool,
 }
 
+/// By operation and stack; a stack whose definition is missing is one by its id.
+type Rows = BTreeMap<(u8, bool, u64), Group>;
+
 /// All tables.
 pub(super) fn sections(report: &Memleak, context: &Context<'_>) -> Vec<Section> {
-    let mut sections: BTreeMap<(bool, u64), BTreeMap<(u8, bool, u64), Group>> = BTreeMap::new();
+    let mut sections: BTreeMap<(bool, u64), Rows> = BTreeMap::new();
     if report.by == By::All {
         for (kernel, source) in [(false, Source::Malloc), (true, Source::Kmem)] {
             if report.sides[usize::from(kernel)] && context.meta.has_source(source) {
@@ -45,7 +48,7 @@ pub(super) fn sections(report: &Memleak, context: &Context<'_>) -> Vec<Section> 
         let rows = sections.entry((group.key.kernel, group.key.section)).or_default();
         rows.entry(same).and_modify(|all| all.join(group)).or_insert_with(|| group.clone());
     }
-    let section = |((kernel, id), rows): ((bool, u64), BTreeMap<_, Group>)| {
+    let section = |((kernel, id), rows): ((bool, u64), Rows)| {
         let mut rows: Vec<Group> = rows.into_values().collect();
         let mut total = Outstanding::default();
         rows.iter().for_each(|row| total.join(&row.outstanding));

@@ -29,7 +29,9 @@ pub(super) fn write(report: &Memleak, context: &Context<'_>, out: &mut String) {
             let o = &row.outstanding;
             let (size, allocs) = (o.all.bytes(), o.all.count());
             let _ = writeln!(out, "\t{size} bytes in {allocs} allocations from stack{}", marks(row));
-            row.lines(context).iter().for_each(|line| drop(writeln!(out, "\t\t{line}")));
+            for line in row.lines(context) {
+                let _ = writeln!(out, "\t\t{line}");
+            }
         }
         if !report.combined {
             more(report, &section, context, top, out);

@@ -42,7 +42,7 @@ impl Builder {
         Self::with(Registry::default(), &[])
     }
 
-    /// A trace with more kinds and HEADER items.
+    /// A trace with more kinds and HEADER items, of which the first of a name stands.
     pub fn with(registry: Registry, more: &[(&str, &str)]) -> Self {
         let items = [
             ("host", "box"),
@@ -56,7 +56,7 @@ impl Builder {
             ("recorder_pid", "4000"),
             ("disk.8:0", "sda"),
         ];
-        let items: Vec<_> = items.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let items: Vec<_> = more.iter().chain(&items).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let ids = SegmentIds { trace_id: 7, segment: 0, first_seq: 0 };
         let writer = SegmentWriter::new(Vec::new(), ids, &registry, &items).unwrap();
         Builder { writer, registry, chunks: BTreeMap::new(), meta: BTreeMap::new() }
@@ -104,6 +104,41 @@ impl Builder {
         let mut all = vec![("rq", rq), ("dev", 8 << 20), ("bytes", 4096), ("tid", 50), ("pid", 50), ("sector", rq)];
         all.extend_from_slice(fields);
         self.event(0, what, ts, &all)
+    }
+
+    /// A trace of memory: all that follows is of one cgroup.
+    pub fn of_memory() -> Self {
+        Self::with(Registry::default(), &[("sources", "malloc,kmem")])
+    }
+
+    /// Memory that a process got, by a number of [`bpfrec_format::events::call`].
+    pub fn malloc(
+        &mut self,
+        ts: u64,
+        (pid, tid): (u64, u64),
+        call: u32,
+        addr: u64,
+        bytes: u64,
+        stack: u64,
+    ) -> &mut Self {
+        let fields = [
+            ("pid", pid),
+            ("tid", tid),
+            ("call", call.into()),
+            ("addr", addr),
+            ("bytes", bytes),
+            ("user_stack_id", stack),
+            ("weight_milli", 1000),
+            ("cgroup_id", 10),
+        ];
+        self.event((tid % 3) as u32, "malloc_alloc", ts, &fields)
+    }
+
+    /// Memory that a process gives back.
+    pub fn free(&mut self, ts: u64, (pid, tid): (u64, u64), call: u32, addr: u64, bytes: u64) -> &mut Self {
+        let fields =
+            [("pid", pid), ("tid", tid), ("call", call.into()), ("addr", addr), ("bytes", bytes), ("cgroup_id", 10)];
+        self.event((tid % 3) as u32, "malloc_free", ts, &fields)
     }
 
     /// Writes the events so far, one block a CPU.
