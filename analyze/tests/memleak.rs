@@ -316,7 +316,10 @@ fn samples_estimate_totals_within_the_error() {
         if run == 0 {
             let text = report(&trace, "memleak", &["user", "older=0"], false).output;
             assert!(text.contains(" allocations from stack (estimates: +- "), "{text}");
-            assert!(text.contains("#   estimates: an allocation recorded with a chance of 1/w counts w times"), "{text}");
+            assert!(
+                text.contains("#   estimates: an allocation recorded with a chance of 1/w counts w times"),
+                "{text}"
+            );
         }
     }
     // 95 % of 200 are 190, give or take 3; an error that is stated too large would hold always.

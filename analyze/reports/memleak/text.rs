@@ -98,11 +98,12 @@ fn more(report: &Memleak, section: &Section, context: &Context<'_>, top: usize, 
         let _ = writeln!(out, "\nGrowth of these stacks:");
         table(&leaks, out);
     }
-    let mut busy: Vec<&Group> = section.rows.iter().collect();
+    let shown: Vec<super::Key> = leaks.iter().map(|row| row.key).collect();
+    let mut busy: Vec<&Group> = section.rows.iter().filter(|row| !shown.contains(&row.key)).collect();
     busy.sort_by_key(|g| Reverse((g.allocated.bytes, g.allocated.count)));
     busy.truncate(top);
     if !busy.is_empty() {
-        let _ = writeln!(out, "\nTop {top} stacks by bytes allocated:");
+        let _ = writeln!(out, "\nOther stacks, by bytes allocated:");
         table(&busy, out);
     }
     if let Some(ages) = report.ages.get(&(section.kernel, section.id)) {
