@@ -23,8 +23,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn new(spans: Spans, page: u64) -> Self {
-        let (sites, objects, percpu, pages) = (Sites::default(), Heap::default(), Heap::default(), Ranges::new(page));
+    pub(super) fn new(spans: Spans, page: u64, heads_only: bool) -> Self {
+        let pages = Ranges::new(page, heads_only);
+        let (sites, objects, percpu) = (Sites::default(), Heap::default(), Heap::default());
         Kernel { sites, objects, percpu, pages, page, spans, rest: None, pieces: Pieces::default() }
     }
 
@@ -39,7 +40,7 @@ impl Kernel {
             "page_free" => {
                 // Pages may come back in other portions than they went: what is told now is what counts.
                 let len = if e.bytes > 0 { e.bytes } else { self.pages.bytes_at(e.addr) }.div_ceil(self.page);
-                let old = self.pages.cut(e.addr, len);
+                let old = self.pages.free(e.addr, len);
                 let found: u64 = old.iter().map(|r| r.bytes.div_ceil(self.page)).sum();
                 let of = if found == 0 || found >= len { self.known(old.first(), e.ts_ns) } else { Of::Partly };
                 ended.frees.push(e.free(op::PAGES, of, old.first().map(|r| r.ts_ns)));
@@ -80,7 +81,7 @@ impl Kernel {
 
     pub(super) fn rest(&mut self) -> Vec<Life> {
         if self.rest.is_none() {
-            let (pages, pieces) = std::mem::replace(&mut self.pages, Ranges::new(self.page)).into_recs();
+            let (pages, pieces) = std::mem::replace(&mut self.pages, Ranges::new(self.page, false)).into_recs();
             self.pieces = pieces;
             let (objects, percpu) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.percpu));
             self.rest = Some([objects.into_recs(), pages, percpu.into_recs()].map(Rest::new).into());

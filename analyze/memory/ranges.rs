@@ -43,6 +43,8 @@ pub(super) struct Ranges {
     pieces: Pieces,
     /// Bytes that one step of an address stands for.
     unit: u64,
+    /// Frees are recorded by the address: of a part that does not begin where the allocation does nobody may tell.
+    heads_only: bool,
 }
 
 fn whole(rec: &Rec) -> Whole {
@@ -50,8 +52,8 @@ fn whole(rec: &Rec) -> Whole {
 }
 
 impl Ranges {
-    pub(super) fn new(unit: u64) -> Self {
-        Ranges { by_start: BTreeMap::new(), pieces: Pieces::default(), unit }
+    pub(super) fn new(unit: u64, heads_only: bool) -> Self {
+        Ranges { by_start: BTreeMap::new(), pieces: Pieces::default(), unit, heads_only }
     }
 
     fn end(&self, rec: &Rec) -> u64 {
@@ -68,6 +70,29 @@ impl Ranges {
     /// Bytes of the range that begins here; 0 when none does.
     pub(super) fn bytes_at(&self, start: u64) -> u64 {
         self.by_start.get(&start).map_or(0, |r| r.bytes)
+    }
+
+    /// Takes out what is freed in `len` steps from `start` on, as [`Ranges::cut`] does. Of what was sampled, or recorded with
+    /// a filter, the free of the first byte stands for all: that of the rest may not be told.
+    pub(super) fn free(&mut self, start: u64, len: u64) -> Vec<Rec> {
+        let end = start.saturating_add(len);
+        let by_head = |rec: &Rec| self.heads_only || rec.weight_milli > 1000;
+        let from = self.by_start.range(..=start).next_back().map_or(start, |(at, _)| *at);
+        let touched: Vec<(u64, bool)> = self.by_start.range(from..end).map(|(at, r)| (*at, by_head(r))).collect();
+        if !touched.iter().any(|(_, by_head)| *by_head) {
+            return self.cut(start, len);
+        }
+        let mut out = Vec::new();
+        for (at, by_head) in touched {
+            if !by_head {
+                let Some(rec) = self.by_start.get(&at) else { continue };
+                let (from, to) = (at.max(start), self.end(rec).min(end));
+                out.extend(self.cut(from, to.saturating_sub(from)));
+            } else if at >= start {
+                out.extend(self.by_start.remove(&at));
+            }
+        }
+        out
     }
 
     /// Takes out what lies in `len` steps from `start` on, in order. Each piece must be given to [`Ranges::settle`] or

@@ -40,10 +40,12 @@ struct Pending {
 pub(super) struct Processes {
     sites: Sites,
     spaces: FxHashMap<u32, Space>,
-    /// Calls by thread, the innermost last.
-    pending: FxHashMap<u32, Vec<Pending>>,
+    /// The call that a thread is in. Only outermost calls are recorded, so that whatever the thread tells next is its end.
+    pending: FxHashMap<u32, Pending>,
     changes: VecDeque<(u64, u32, Change)>,
     page: u64,
+    /// Not all frees of parts of a mapping are told.
+    heads_only: bool,
     pub(super) spans: Spans,
     rest: VecDeque<(Rest, Pieces)>,
     /// Processes that are still to be handed on, the first last.
@@ -51,13 +53,14 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    pub(super) fn new(tasks: &Tasks, spans: Spans, page: u64) -> Self {
+    pub(super) fn new(tasks: &Tasks, spans: Spans, page: u64, heads_only: bool) -> Self {
         Processes {
             sites: Sites::default(),
             spaces: FxHashMap::default(),
             pending: FxHashMap::default(),
             changes: changes(tasks).into(),
             page,
+            heads_only,
             spans,
             rest: VecDeque::new(),
             left: None,
@@ -65,12 +68,13 @@ impl Processes {
     }
 
     fn space(&mut self, pid: u32) -> &mut Space {
-        self.spaces.entry(pid).or_insert_with(|| Space::new(Of::Before, 0))
+        let heads_only = self.heads_only;
+        self.spaces.entry(pid).or_insert_with(|| Space::new(Of::Before, 0, heads_only))
     }
 
     pub(super) fn free(&mut self, e: &Event, ended: &mut Ended) {
         self.until(e.ts_ns, ended);
-        self.done(e.tid, &|op| op == MUNMAP, ended);
+        self.done(e.tid, ended);
         if e.addr == 0 {
             return;
         }
@@ -79,7 +83,7 @@ impl Processes {
         let space = self.space(e.pid);
         let (mut one, mut pieces) = (None, Vec::new());
         if ranges {
-            pieces = space.mappings.cut(e.addr, len);
+            pieces = space.mappings.free(e.addr, len);
         } else {
             one = space.heap.remove(e.addr);
         }
@@ -93,7 +97,7 @@ impl Processes {
         };
         let pending = Pending { free: e.free(e.call, of, alloc_ns), one, pieces };
         if matches!(e.call, REALLOC | REALLOCARRAY | MUNMAP | MREMAP) {
-            self.pending.entry(e.tid).or_default().push(pending);
+            self.pending.insert(e.tid, pending);
         } else {
             self.over(pending, ended);
         }
@@ -104,15 +108,16 @@ impl Processes {
         if e.call == FAILED {
             return self.put_back(e, ended);
         }
-        self.done(e.tid, &|op| op == MUNMAP || op == e.call, ended);
+        self.done(e.tid, ended);
         if e.addr == 0 {
             return;
         }
         let rec = self.sites.rec(e, e.call);
         let end = Some(e.end(Fate::Replaced));
         let page = self.page;
+        self.space(e.pid);
         let Processes { sites, spaces, .. } = self;
-        let space = spaces.entry(e.pid).or_insert_with(|| Space::new(Of::Before, 0));
+        let Some(space) = spaces.get_mut(&e.pid) else { return };
         if matches!(e.call, MMAP | MREMAP) {
             // Mapped over something (MAP_FIXED), or its end was never told: it is gone in any case.
             let len = e.bytes.checked_next_multiple_of(page).unwrap_or(u64::MAX);
@@ -128,16 +133,14 @@ impl Processes {
 
     /// A call failed: all is as it was before it.
     fn put_back(&mut self, e: &Event, ended: &mut Ended) {
-        let Some(of_thread) = self.pending.get_mut(&e.tid) else { return };
-        let Some(at) = of_thread.iter().rposition(|p| p.free.addr == e.addr) else { return };
-        let Pending { mut free, one, pieces } = of_thread.remove(at);
-        if of_thread.is_empty() {
-            self.pending.remove(&e.tid);
+        if self.pending.get(&e.tid).is_none_or(|p| p.free.addr != e.addr) {
+            return self.done(e.tid, ended);
         }
+        let Some(Pending { mut free, one, pieces }) = self.pending.remove(&e.tid) else { return };
         free.of = Of::Nothing;
         ended.frees.push(free);
-        let sites = &self.sites;
-        let space = self.spaces.entry(free.pid).or_insert_with(|| Space::new(Of::Before, 0));
+        let Processes { sites, spaces, .. } = self;
+        let Some(space) = spaces.get_mut(&free.pid) else { return };
         // Where somebody was given the address meanwhile, it was free after all: what is newer stands.
         let end = Some(End { ts_ns: free.ts_ns, tid: free.tid, fate: Fate::Freed });
         let newer = one.and_then(|rec| space.heap.insert(rec));
@@ -149,14 +152,11 @@ impl Processes {
         }
     }
 
-    /// Calls of a thread that cannot fail any more.
-    fn done(&mut self, tid: u32, which: &dyn Fn(u8) -> bool, ended: &mut Ended) {
-        let Some(of_thread) = self.pending.get_mut(&tid) else { return };
-        let done: Vec<Pending> = of_thread.extract_if(.., |p| which(p.free.op)).collect();
-        if of_thread.is_empty() {
-            self.pending.remove(&tid);
+    /// The last call of a thread cannot fail any more.
+    fn done(&mut self, tid: u32, ended: &mut Ended) {
+        if let Some(pending) = self.pending.remove(&tid) {
+            self.over(pending, ended);
         }
-        done.into_iter().for_each(|p| self.over(p, ended));
     }
 
     /// Memory is really free.
@@ -185,19 +185,17 @@ impl Processes {
             }
             match change {
                 Change::Exit => {}
-                Change::Fork => drop(self.spaces.insert(pid, Space::new(Of::Inherited, at))),
-                Change::Exec => drop(self.spaces.insert(pid, Space::new(Of::Unknown, at))),
+                Change::Fork => drop(self.spaces.insert(pid, Space::new(Of::Inherited, at, self.heads_only))),
+                Change::Exec => drop(self.spaces.insert(pid, Space::new(Of::Unknown, at, self.heads_only))),
             }
         }
     }
 
     fn all_done(&mut self, pid: Option<u32>, ended: &mut Ended) {
         let of_pid = |p: &Pending| pid.is_none_or(|pid| p.free.pid == pid);
-        let mut tids: Vec<u32> = self.pending.iter().filter(|(_, p)| p.iter().any(of_pid)).map(|(t, _)| *t).collect();
+        let mut tids: Vec<u32> = self.pending.iter().filter(|(_, p)| of_pid(p)).map(|(tid, _)| *tid).collect();
         tids.sort_unstable();
-        for tid in tids {
-            self.done(tid, &|_| true, ended);
-        }
+        tids.into_iter().for_each(|tid| self.done(tid, ended));
     }
 
     /// All events have gone by.
@@ -230,8 +228,8 @@ impl Processes {
 }
 
 impl Space {
-    fn new(strange: Of, since_ns: u64) -> Self {
-        Space { heap: Heap::default(), mappings: Ranges::new(1), strange, since_ns }
+    fn new(strange: Of, since_ns: u64, heads_only: bool) -> Self {
+        Space { heap: Heap::default(), mappings: Ranges::new(1, heads_only), strange, since_ns }
     }
 
     /// All that lives here, by time.

@@ -468,3 +468,39 @@ fn an_address_given_out_twice_counts_once() {
     assert_eq!(all.lives.iter().filter(|l| l.end.is_some_and(|e| e.fate == Fate::Replaced)).count(), 4);
     assert!(all.frees.is_empty());
 }
+
+#[test]
+fn of_what_is_sampled_the_first_byte_stands_for_all() {
+    let page = |b: &mut Builder, name: &str, ts: u64, frame: u64, pages: u64| {
+        let fields = [("addr", frame), ("bytes", pages * PAGE), ("tid", 7), ("pid", 7), ("weight_milli", 16_000)];
+        b.event(0, name, T0 + ts, &fields[..if name == "page_free" { 2 } else { 5 }]);
+    };
+    let mut b = Builder::of_memory();
+    page(&mut b, "page_alloc", 1, 32, 8);
+    page(&mut b, "page_alloc", 2, 64, 8);
+    // One by one: the others are not told. And one of the middle that the hash happens to take.
+    page(&mut b, "page_free", 3, 32, 1);
+    page(&mut b, "page_free", 4, 67, 1);
+    assert_eq!(lives(b), [(64, 8 * PAGE, false)]);
+
+    // With a filter frees are recorded by the first frame, whatever the weight.
+    for (filter, left) in [(None, 7 * PAGE), (Some(("filter_pids", "7")), 0)] {
+        let items: Vec<_> = [("sources", "malloc,kmem")].into_iter().chain(filter).collect();
+        let mut b = Builder::with(bpfrec_format::Registry::default(), &items);
+        b.event(0, "page_alloc", T0, &[("addr", 32), ("bytes", 8 * PAGE), ("tid", 7), ("pid", 7)]);
+        page(&mut b, "page_free", 3, 32, 1);
+        assert_eq!(lives(b).iter().map(|l| l.1).sum::<u64>(), left);
+    }
+}
+
+#[test]
+fn a_realloc_whose_end_is_not_told_is_over_with_the_next_call() {
+    let who = (5, 6);
+    let mut b = Builder::of_memory();
+    // realloc(p, 0) frees, and its return tells nothing.
+    b.malloc(T0, who, call::MALLOC, 0x40, 100, 3).free(T0 + 10, who, call::REALLOC, 0x40, 0);
+    b.malloc(T0 + 20, who, call::MALLOC, 0x40, 7, 4).free(T0 + 30, who, call::REALLOC, 0x40, 0);
+    let all = seen(&b.trace(), 1);
+    let ends: Vec<_> = all.lives.iter().map(|l| (l.bytes, l.end.map(|e| (e.ts_ns - T0, e.fate)))).collect();
+    assert_eq!(ends, [(100, Some((10, Fate::Freed))), (7, Some((30, Fate::Freed)))]);
+}
