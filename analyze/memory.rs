@@ -10,8 +10,9 @@
 //! there the free of a range's first byte ends all of it. A child that shares its parent's memory until it execs (vfork)
 //! looks like one with a copy.
 //!
-//! Memory: 49 bytes a live allocation as measured (40 and 5 a slot of a table that is at least half full), of pages and
-//! mappings PAGES; what ends goes on at once, slab by slab. And 24 bytes a distinct stack and cgroup.
+//! Memory: 49 bytes a live allocation (40, and 5 a slot of a table that is half full at least), about 100 of pages and
+//! mappings, both as measured by `tests/memory_large.rs`; what ends goes on at once, slab by slab. And 24 bytes a distinct
+//! stack and cgroup.
 
 mod kernel;
 mod processes;
@@ -236,7 +237,7 @@ impl Pairing {
         ended
     }
 
-    /// Some more of what still lives: by process and time, the kernel's last. Empty when that was all.
+    /// Some more of what still lives: by process, each with its allocations by time and its mappings by address, the kernel last. Empty when that was all.
     pub(crate) fn rest(&mut self) -> Vec<Life> {
         let lives = self.user.rest();
         if lives.is_empty() { self.kernel.rest() } else { lives }

@@ -81,17 +81,16 @@ impl Kernel {
 
     pub(super) fn rest(&mut self) -> Vec<Life> {
         if self.rest.is_none() {
-            let (pages, pieces) = std::mem::replace(&mut self.pages, Ranges::new(self.page, false)).into_recs();
+            let (pages, pieces) = std::mem::replace(&mut self.pages, Ranges::new(self.page, false)).into_parts();
             self.pieces = pieces;
             let (objects, percpu) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.percpu));
-            self.rest = Some([objects.into_recs(), pages, percpu.into_recs()].map(Rest::new).into());
+            self.rest = Some([Rest::of(objects), Rest::Ranges(pages), Rest::of(percpu)].into());
         }
         let Some(rest) = &mut self.rest else { return Vec::new() };
         while let Some(next) = rest.front_mut() {
-            let some = next.next().map(|r| self.sites.life(&r, !self.pieces.settle(&r), None));
-            let some: Vec<Life> = some.collect();
+            let some = next.next();
             if !some.is_empty() {
-                return some;
+                return some.iter().map(|r| self.sites.life(r, !self.pieces.settle(r), None)).collect();
             }
             rest.pop_front();
         }

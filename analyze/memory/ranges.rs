@@ -161,8 +161,8 @@ impl Ranges {
         before.is_none_or(|(_, r)| self.end(r) <= rec.addr)
     }
 
-    /// What is left, by address; each is to be settled with the pieces.
-    pub(super) fn into_recs(self) -> (Vec<Rec>, Pieces) {
-        (self.by_start.into_values().collect(), self.pieces)
+    /// What is left; each is to be settled with the pieces.
+    pub(super) fn into_parts(self) -> (BTreeMap<u64, Rec>, Pieces) {
+        (self.by_start, self.pieces)
     }
 }

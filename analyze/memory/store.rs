@@ -1,5 +1,7 @@
 //! Live allocations by address, as small as they go: 5 million of them are nothing unusual.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
@@ -99,20 +101,30 @@ impl Heap {
     }
 }
 
-/// Hands out what is left, the first of it first.
-#[derive(Default)]
-pub(super) struct Rest(Vec<Rec>);
+/// Hands out what is left, some at a time, and its room with it.
+pub(super) enum Rest {
+    /// By time, the last first.
+    Recs(Vec<Rec>),
+    /// By address.
+    Ranges(BTreeMap<u64, Rec>),
+}
 
 impl Rest {
-    pub(super) fn new(mut recs: Vec<Rec>) -> Self {
-        // Backwards, so that what was handed out makes room.
-        recs.sort_unstable_by_key(|r| std::cmp::Reverse((r.ts_ns, r.addr, r.bytes)));
-        Rest(recs)
+    pub(super) fn of(heap: Heap) -> Self {
+        let mut recs = heap.into_recs();
+        recs.sort_unstable_by_key(|r| Reverse((r.ts_ns, r.addr)));
+        Rest::Recs(recs)
     }
 
-    pub(super) fn next(&mut self) -> impl Iterator<Item = Rec> + use<> {
-        let mut some = self.0.split_off(self.0.len().saturating_sub(CHUNK));
-        some.reverse();
-        some.into_iter()
+    /// Empty when that was all.
+    pub(super) fn next(&mut self) -> Vec<Rec> {
+        match self {
+            Rest::Recs(recs) => {
+                let mut some = recs.split_off(recs.len().saturating_sub(CHUNK));
+                some.reverse();
+                some
+            }
+            Rest::Ranges(ranges) => std::iter::from_fn(|| ranges.pop_first()).take(CHUNK).map(|(_, rec)| rec).collect(),
+        }
     }
 }

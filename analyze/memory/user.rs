@@ -213,16 +213,16 @@ impl Processes {
         });
         loop {
             while let Some((next, pieces)) = self.rest.front_mut() {
-                let some: Vec<Rec> = next.next().collect();
+                let some = next.next();
                 if !some.is_empty() {
                     return some.iter().map(|r| self.sites.life(r, !pieces.settle(r), None)).collect();
                 }
                 self.rest.pop_front();
             }
             let Some((_, space)) = left.pop() else { return Vec::new() };
-            let (mappings, pieces) = space.mappings.into_recs();
-            self.rest.push_back((Rest::new(space.heap.into_recs()), Pieces::default()));
-            self.rest.push_back((Rest::new(mappings), pieces));
+            let (mappings, pieces) = space.mappings.into_parts();
+            self.rest.push_back((Rest::of(space.heap), Pieces::default()));
+            self.rest.push_back((Rest::Ranges(mappings), pieces));
         }
     }
 }
@@ -235,8 +235,8 @@ impl Space {
     /// All that lives here, by time.
     fn into_recs(self) -> (Vec<Rec>, Pieces) {
         let mut recs = self.heap.into_recs();
-        let (mappings, pieces) = self.mappings.into_recs();
-        recs.extend(mappings);
+        let (mappings, pieces) = self.mappings.into_parts();
+        recs.extend(mappings.into_values());
         recs.sort_unstable_by_key(|r| (r.ts_ns, r.addr, r.bytes));
         (recs, pieces)
     }
