@@ -31,7 +31,7 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
-/// Writes `parquet/*.parquet`, `profile.svg`, `offcpu.svg`, `report.txt` and `views.sql` to `output`.
+/// Writes `parquet/*.parquet`, `profile.svg`, `offcpu.svg`, `memleak.svg` and `.txt`, `report.txt` and `views.sql` to `output`.
 pub fn analyze(
     trace: &Trace,
     meta: &Meta,
@@ -57,6 +57,9 @@ pub fn analyze(
         if kind.name == "summary" {
             summary = Some(made.len());
         }
+        if kind.name == "memleak" {
+            flags.0.extend([("top", TOP_STACKS.into()), ("svg", "memleak.svg".into())]);
+        }
         if kind.is_possible(meta) {
             made.push((kind, (kind.new)(&flags, &filter)?));
         }
@@ -81,6 +84,7 @@ pub fn analyze(
 
     let mut result = Summary { lossy: meta.losses.all() > 0 || reading.damage.any(), ..Summary::default() };
     let mut text = String::new();
+    let mut more = Vec::new();
     for (i, (kind, report)) in made.iter().enumerate() {
         let mut one = String::new();
         report.text(&context, &mut one);
@@ -89,8 +93,11 @@ pub fn analyze(
             let _ = writeln!(one, "# {note}");
         }
         let _ = writeln!(text, "{}== {}: {}\n\n{one}", if i > 0 { "\n" } else { "" }, kind.name, kind.about);
+        more.extend(report.files(&context)?);
         if summary == Some(i) {
             result.text = one;
+        } else if kind.name == "memleak" {
+            more.push(("memleak.txt".into(), one.into_bytes()));
         }
     }
     result.files = names.iter().map(|name| format!("parquet/{name}.parquet")).collect();
@@ -106,6 +113,9 @@ pub fn analyze(
     }
     if meta.has_source(bpfrec_format::Source::Offcpu) {
         file("offcpu.svg", &offcpu.flamegraph(&context)?)?;
+    }
+    for (name, bytes) in &more {
+        file(name, bytes)?;
     }
     file("report.txt", text.as_bytes())?;
     file("views.sql", views::sql(&names).as_bytes())?;

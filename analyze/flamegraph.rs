@@ -62,9 +62,9 @@ pub struct Line {
     pub count: u64,
 }
 
-/// A drawing of CPU samples.
-pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
-    draw(title, "samples", BackgroundColor::Yellow, lines)
+/// A drawing; `unit` is what is counted.
+pub fn svg(title: &str, unit: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+    draw(title, unit, BackgroundColor::Yellow, lines)
 }
 
 /// A drawing of time off the CPU, in us. Its background is blue, so that nobody takes it for one of CPU time.
@@ -147,18 +147,18 @@ mod tests {
     fn hostile_names_are_escaped() {
         let evil = "<script>alert(1)</script>";
         let line = Line { process: evil.into(), frames: vec![Cell::other("a;b\" onclick=\"x\n<b>")], count: 3 };
-        let out = String::from_utf8(svg(&format!("of {evil}"), vec![line]).unwrap()).unwrap();
+        let out = String::from_utf8(svg(&format!("of {evil}"), "samples", vec![line]).unwrap()).unwrap();
         for bad in ["<script>alert", "<b>", "\" onclick=\""] {
             assert!(!out.contains(bad), "{bad}: {}", out.lines().filter(|l| l.contains(bad)).collect::<String>());
         }
         assert!(out.contains("&lt;script&gt;alert"));
-        assert!(!String::from_utf8(svg(evil, Vec::new()).unwrap()).unwrap().contains("<script>"));
+        assert!(!String::from_utf8(svg(evil, "samples", Vec::new()).unwrap()).unwrap().contains("<script>"));
     }
 
     #[test]
     fn same_lines_same_bytes() {
         let line = |n: &str, count| Line { process: "p".into(), frames: vec![Cell::other(n)], count };
-        let (a, b) = (svg("t", vec![line("x", 1), line("y", 2)]), svg("t", vec![line("y", 2), line("x", 1)]));
+        let (a, b) = (svg("t", "n", vec![line("x", 1), line("y", 2)]), svg("t", "n", vec![line("y", 2), line("x", 1)]));
         assert_eq!(a.unwrap(), b.unwrap());
     }
 }

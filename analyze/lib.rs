@@ -3,7 +3,7 @@
 //! ```text
 //! Trace --pass 1--> Meta: tasks, cgroups, stacks, mappings, kernel symbols, clocks, losses
 //!   |                 \
-//!   '--pass 2--> Slab: events of a stretch of time, in order --> waits, slices, I/O (sched, block_io)
+//!   '--pass 2--> Slab: events of a stretch of time, in order --> waits, slices, I/O, memory (sched, block_io, memory)
 //!                       \                                         /
 //!                        Visitor: tables (Parquet)  reports (text, JSON, SVG)
 //! ```
@@ -28,6 +28,7 @@ pub mod tasks;
 
 // Pass 2: events in order, and what is made of several.
 pub mod block_io;
+pub mod memory;
 pub mod offcpu;
 pub mod pipeline;
 pub mod sched;

@@ -9,7 +9,7 @@ use crate::damage::Damage;
 use crate::error::Result;
 use crate::meta::Meta;
 use crate::slab::{SLAB_ROWS, Slab, Slabs};
-use crate::{block_io, sched};
+use crate::{block_io, memory, sched};
 
 /// What a visitor may ask for.
 #[derive(Clone, Copy)]
@@ -22,6 +22,8 @@ pub enum Need<'a> {
     Slices,
     /// [`Slab::ios`].
     Ios,
+    /// [`Slab::lives`] and [`Slab::frees`].
+    Lives,
 }
 
 /// Something that goes through a trace once, from its begin to its end. Visitors of the same slab run at the same time.
@@ -59,9 +61,11 @@ impl Default for Options<'_> {
 pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [&mut dyn Visitor]) -> Result<Reading> {
     let any = |need: Need<'_>| visitors.iter().any(|v| v.wants(&need));
     let (waits, slices, wants_ios) = (any(Need::Waits), any(Need::Slices), any(Need::Ios));
+    let wants_lives = any(Need::Lives);
     let wants = |kind: &Kind, field: &str| {
         (waits || slices) && sched::wants(&kind.name, field)
             || wants_ios && block_io::wants(&kind.name, field)
+            || wants_lives && memory::is_kind(&kind.name)
             || any(Need::Field(kind, field))
     };
     let mut slabs = Slabs::new(trace, options.until_ns, options.slab_rows, &wants);
@@ -72,17 +76,24 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     };
     let mut threads = sched::Pairing::new(spans(Source::Sched), meta.recorded.clone(), slices);
     let mut requests = block_io::Pairing::new(spans(Source::Block));
+    let mut memories = memory::Pairing::new(meta, spans(Source::Malloc), spans(Source::Kmem));
     let (done, total) = (AtomicU64::new(0), slabs.total);
     let mut next = slabs.next_slab();
     while let Some(mut slab) = next {
         let use_it = || -> Result<()> {
-            let (found, ios) = rayon::join(
-                || if waits || slices { threads.slab(&slab) } else { Default::default() },
-                || if wants_ios { requests.slab(&slab) } else { Default::default() },
+            let ((found, ios), memory) = rayon::join(
+                || {
+                    rayon::join(
+                        || if waits || slices { threads.slab(&slab) } else { Default::default() },
+                        || if wants_ios { requests.slab(&slab) } else { Default::default() },
+                    )
+                },
+                || if wants_lives { memories.slab(&slab) } else { Default::default() },
             );
             (slab.ios, slab.half_ios) = ios;
             (slab.waits, slab.slices) = (found.waits, found.slices);
             (slab.half_waits, slab.half_slices) = (found.half_waits, found.half_slices);
+            (slab.lives, slab.frees) = (memory.lives, memory.frees);
             visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &slab))?;
             let done = done.fetch_add(slab.rows, Ordering::Relaxed) + slab.rows;
             (options.progress)(done, total);
@@ -94,8 +105,15 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     }
     let sched::Found { waits, slices, half_waits, half_slices } = threads.finish();
     let half_ios = requests.finish();
-    let rest = Slab { waits, slices, half_waits, half_slices, half_ios, ..Slab::default() };
-    visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
+    let memory::Ended { lives, frees } = if wants_lives { memories.finish() } else { Default::default() };
+    let mut rest = Slab { waits, slices, half_waits, half_slices, half_ios, lives, frees, ..Slab::default() };
+    loop {
+        visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
+        rest = Slab { lives: if wants_lives { memories.rest() } else { Vec::new() }, ..Slab::default() };
+        if rest.lives.is_empty() {
+            break;
+        }
+    }
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);
     Ok(Reading { damage })

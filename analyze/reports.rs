@@ -3,6 +3,7 @@
 pub mod biolatency;
 pub mod cpudist;
 mod grouped;
+pub mod memleak;
 pub mod offcputime;
 pub mod profile;
 pub mod runqlat;
@@ -38,6 +39,7 @@ pub const REPORTS: &[&ReportKind] = &[
     &offcputime::KIND,
     &wakeups::KIND,
     &cpudist::KIND,
+    &memleak::KIND,
 ];
 
 /// A report that can be asked for.
@@ -187,9 +189,9 @@ pub fn run(
 ) -> Result<Outcome> {
     if !kind.is_possible(meta) {
         let names: Vec<String> = kind.sources.iter().map(|s| format!("`{}`", s.name())).collect();
-        let first = kind.sources.first().map_or("", |s| s.name());
-        let names = names.join(" or ");
-        return Err(Error::asked(format!("the trace has no events of {names}: record it with `-e {first}`")));
+        let record: Vec<String> = kind.sources.iter().map(|s| format!("`-e {}`", s.name())).collect();
+        let (names, record) = (names.join(" or "), record.join(" or "));
+        return Err(Error::asked(format!("the trace has no events of {names}: record it with {record}")));
     }
     let mut report = (kind.new)(flags, filter)?;
     let options = Options { until_ns: report.until_ns(filter), progress, ..Options::default() };

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::block_io::{HalfIo, Io};
 use crate::damage::Damage;
+use crate::memory::{Free, Life};
 use crate::sched::{Half, Slice, Wait};
 use crate::view::Ints;
 
@@ -64,6 +65,10 @@ pub struct Slab {
     pub half_slices: Vec<Half>,
     /// I/O of which one half is not there, likewise.
     pub half_ios: Vec<HalfIo>,
+    /// Memory whose end became certain in this slab; behind the last events all that still lives, in further slabs.
+    pub lives: Vec<Life>,
+    /// Frees whose success became certain in this slab.
+    pub frees: Vec<Free>,
     /// Spans of blocks that turned out to be damaged.
     pub(crate) damaged: Vec<(u64, u64)>,
     /// Rows in all tables.

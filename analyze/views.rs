@@ -31,6 +31,15 @@ CREATE OR REPLACE VIEW folded AS
 SELECT stack_id, any_value(space) AS space, string_agg(func, ';' ORDER BY depth_from_leaf DESC) AS frames
 FROM (SELECT stack_id, space, unnest(frame_ids) AS frame_id, generate_subscripts(frame_ids, 1) AS depth_from_leaf FROM stack)
 JOIN frame USING (frame_id) GROUP BY stack_id;"),
+    (&["alloc", "stack", "frame"], "-- Memory that was not freed, by stack, as in `bpfrec report memleak -o 0`.
+CREATE OR REPLACE VIEW leaks AS
+SELECT a.pid, p.comm AS process, a.op, round(sum(bytes * weight))::BIGINT AS bytes,
+       round(sum(weight) FILTER (part = 0))::BIGINT AS allocations, count(*) FILTER (fate = 'exit') > 0 AS ended,
+       make_timestamp_ns(min(ts)) AS first, make_timestamp_ns(max(ts)) AS last, any_value(f.frames) AS stack
+FROM alloc a LEFT JOIN folded f USING (stack_id)
+LEFT JOIN (SELECT pid, last(comm ORDER BY start_ts) AS comm FROM task WHERE tid = pid GROUP BY pid) p USING (pid)
+WHERE fate IN ('live', 'exit') AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)
+GROUP BY a.pid, p.comm, a.op, a.stack_id ORDER BY bytes DESC;"),
     (&["cpu_sample"], "CREATE OR REPLACE VIEW samples AS
 SELECT make_timestamp_ns(s.ts) AS time, s.*, t.comm, c.path AS cgroup, u.frames AS user_stack, k.frames AS kernel_stack
 FROM cpu_sample s LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = s.cgroup_id

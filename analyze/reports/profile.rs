@@ -94,7 +94,7 @@ impl Profile {
         let seconds = self.filter.duration_ns as f64 / 1e9;
         let host = context.meta.item("host");
         let title = format!("CPU profile of {}: {seconds:.1} s, {} samples", plain(host), self.samples);
-        flamegraph::svg(&title, self.sorted().into_iter().map(line).collect())
+        flamegraph::svg(&title, "samples", self.sorted().into_iter().map(line).collect())
     }
 
     /// Frames in samples, and how many of them have a function's name.
