@@ -152,7 +152,8 @@ pub enum Of {
     Before,
     /// Memory that a forked process has from its parent.
     Inherited,
-    /// Memory of which the trace should know, and does not: some allocator that is not probed.
+    /// Memory of which the trace should know, and does not: some allocator that is not probed, or what glibc frees a second
+    /// time when a thread ends: the pieces that the thread had freed and kept for itself.
     Unknown,
     /// The same, where events were lost before.
     Lost,

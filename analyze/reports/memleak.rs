@@ -2,6 +2,7 @@
 //!
 //! Memory: what [`crate::memory`] needs, and about 800 bytes a distinct stack and process.
 
+mod group;
 mod growth;
 mod rows;
 mod text;
@@ -21,7 +22,7 @@ use crate::memory::{Fate, Life, Of, op};
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
-use growth::Series;
+use group::{Group, Key};
 
 /// In the list of reports.
 pub const KIND: ReportKind = ReportKind {
@@ -66,105 +67,6 @@ enum By {
 enum Sort {
     Size,
     Count,
-}
-
-/// What is counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    kernel: bool,
-    /// Pid or cgroup of a table of its own; else 0.
-    section: u64,
-    op: u8,
-    stack: u64,
-    /// Of user memory: stacks of processes are their own. 0 for the kernel, whose stacks are everybody's.
-    pid: u32,
-}
-
-/// Amounts, in thousandths of a recorded one, so that samples count as what they stand for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amount {
-    count: u128,
-    bytes: u128,
-}
-
-impl Amount {
-    fn add(&mut self, life: &Life) {
-        let weight = u128::from(life.weight_milli);
-        self.count += if life.part { 0 } else { weight };
-        self.bytes += u128::from(life.bytes) * weight;
-    }
-
-    fn join(&mut self, other: &Amount) {
-        (self.count, self.bytes) = (self.count + other.count, self.bytes + other.bytes);
-    }
-
-    fn count(&self) -> u64 {
-        rounded(self.count)
-    }
-
-    fn bytes(&self) -> u64 {
-        rounded(self.bytes)
-    }
-}
-
-fn rounded(milli: u128) -> u64 {
-    u64::try_from((milli + 500) / 1000).unwrap_or(u64::MAX)
-}
-
-/// Outstanding memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Outstanding {
-    all: Amount,
-    /// Of that, what events were lost beside: its free may be among them.
-    uncertain: Amount,
-    /// Of that, what processes had when they ended.
-    ended: Amount,
-    /// Recorded allocations.
-    recorded: u64,
-    /// Variances of bytes and count, as allocations are taken with a probability of 1/weight, each by itself.
-    variance: (f64, f64),
-    oldest_ns: u64,
-}
-
-impl Outstanding {
-    fn join(&mut self, other: &Outstanding) {
-        self.all.join(&other.all);
-        self.uncertain.join(&other.uncertain);
-        self.ended.join(&other.ended);
-        self.recorded += other.recorded;
-        self.variance = (self.variance.0 + other.variance.0, self.variance.1 + other.variance.1);
-        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
-    }
-
-    /// 95 % of estimates are off by less: bytes, count.
-    fn error(&self) -> (u64, u64) {
-        let of = |variance: f64| (1.96 * variance.sqrt()).ceil() as u64;
-        (of(self.variance.0), of(self.variance.1))
-    }
-}
-
-/// What is known of a stack.
-#[derive(Clone, Debug)]
-struct Group {
-    key: Key,
-    /// First allocation, for the name of the process.
-    first_ns: u64,
-    outstanding: Outstanding,
-    /// Outstanding memory that is not of the ages asked for.
-    hidden: Amount,
-    allocated: Amount,
-    freed: Amount,
-    /// Frees by a thread other than the one that allocated.
-    by_other: Amount,
-    /// Whether any weight is above 1.
-    estimate: bool,
-    over_time: Series,
-    came: Series,
-    /// Recorded allocations.
-    recorded: u64,
-    /// Last end of a process with memory outstanding, and whether one with such memory has not ended.
-    ended_ns: u64,
-    runs: bool,
 }
 
 /// Gathers lives.
@@ -339,41 +241,6 @@ impl Memleak {
 fn is_mapping(op: u8) -> bool {
     use bpfrec_format::events::call;
     [call::MMAP, call::MREMAP].contains(&op.into())
-}
-
-impl Group {
-    fn new(key: Key, first_ns: u64) -> Group {
-        Group {
-            key,
-            first_ns,
-            outstanding: Outstanding::default(),
-            hidden: Amount::default(),
-            allocated: Amount::default(),
-            freed: Amount::default(),
-            by_other: Amount::default(),
-            estimate: false,
-            over_time: Series::default(),
-            came: Series::default(),
-            recorded: 0,
-            ended_ns: 0,
-            runs: false,
-        }
-    }
-
-    fn join(&mut self, other: &Group) {
-        self.first_ns = self.first_ns.min(other.first_ns);
-        self.outstanding.join(&other.outstanding);
-        self.hidden.join(&other.hidden);
-        self.allocated.join(&other.allocated);
-        self.freed.join(&other.freed);
-        self.by_other.join(&other.by_other);
-        self.estimate |= other.estimate;
-        self.over_time.join(&other.over_time);
-        self.came.join(&other.came);
-        self.recorded += other.recorded;
-        self.ended_ns = self.ended_ns.max(other.ended_ns);
-        self.runs |= other.runs;
-    }
 }
 
 impl Visitor for Memleak {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use bpfrec_format::Source;
 use serde_json::{Value, json};
 
+use super::group::{Group, Outstanding};
 use super::growth::{self, Growth};
-use super::{By, Group, Memleak, Outstanding, Sort};
+use super::{By, Memleak, Sort};
 use crate::error::Result;
 use crate::flamegraph::{self, Cell, Line};
 use crate::memory::op;
@@ -189,7 +190,11 @@ impl Group {
                     let module = if f.binary.is_empty() { "kernel" } else { &f.binary };
                     format!("{name}+{:#x} [{}]", f.offset, plain(module))
                 }
-                _ => format!("{name} [{}]", plain(f.binary.rsplit('/').next().unwrap_or_default())),
+                // Where in the file, so that calls of the same function can be told apart.
+                _ => {
+                    let file = f.binary.rsplit('/').next().unwrap_or_default();
+                    format!("{name} [{}+{:#x}]", plain(file), f.offset)
+                }
             }
         };
         frames.iter().map(line).collect()

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::fmt::Write;
 
+use super::group::{Amount, Group, Key, Outstanding};
 use super::rows::{self, Section};
-use super::{Amount, By, Group, Memleak, OLDER_NS, TOP};
+use super::{By, Memleak, OLDER_NS, TOP};
 use crate::histogram::Unit;
 use crate::memory::{Of, op};
 use crate::reports::Context;
@@ -98,7 +99,7 @@ fn more(report: &Memleak, section: &Section, context: &Context<'_>, top: usize, 
         let _ = writeln!(out, "\nGrowth of these stacks:");
         table(&leaks, out);
     }
-    let shown: Vec<super::Key> = leaks.iter().map(|row| row.key).collect();
+    let shown: Vec<Key> = leaks.iter().map(|row| row.key).collect();
     let mut busy: Vec<&Group> = section.rows.iter().filter(|row| !shown.contains(&row.key)).collect();
     busy.sort_by_key(|g| Reverse((g.allocated.bytes, g.allocated.count)));
     busy.truncate(top);
@@ -125,7 +126,7 @@ fn line(report: &Memleak, row: &Group, context: &Context<'_>, number: Option<usi
     };
     let oldest = if row.outstanding.recorded > 0 { duration(row.outstanding.oldest_ns) } else { "-".into() };
     let number = number.map_or(String::new(), |n| format!("#{n} "));
-    let op = if row.key.kernel { format!("({}) ", op::name(row.key.op)) } else { String::new() };
+    let op = format!("({}) ", op::name(row.key.op));
     let _ = writeln!(
         out,
         "  {slope:>12}  {:<14}  {:<9.1}  {:<9.1}  {:<11}  {:<11}  {other:<12}  {oldest:<10}  {number}{op}{}",
@@ -147,7 +148,7 @@ pub(super) fn notes(report: &Memleak, context: &Context<'_>) -> Vec<String> {
             continue;
         }
         let side = if kernel { "kernel" } else { "processes" };
-        let (mut total, mut hidden) = (super::Outstanding::default(), Amount::default());
+        let (mut total, mut hidden) = (Outstanding::default(), Amount::default());
         let mut by_op = std::collections::BTreeMap::<u8, Amount>::new();
         for row in of_side.iter().flat_map(|s| &s.rows) {
             total.join(&row.outstanding);
@@ -200,7 +201,7 @@ fn frees(report: &Memleak, kernel: bool, side: &str) -> Option<String> {
     let parts = [
         (n(Of::Before), "of memory from before the recording"),
         (n(Of::Inherited), "of memory that a forked process has from its parent"),
-        (n(Of::Unknown), "of memory that the trace does not know"),
+        (n(Of::Unknown), "of memory that the trace does not know, or that a thread's cache gave back once more"),
         (n(Of::Lost), "of memory that it does not know, after a loss"),
         (n(Of::Partly), "of ranges known in part"),
         (report.replaced[usize::from(kernel)], "not seen, as their address was given out again"),
