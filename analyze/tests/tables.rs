@@ -34,7 +34,9 @@ fn rows(part: &str) -> Vec<Vec<&str>> {
 fn kinds() -> String {
     let mut out = String::new();
     let parts = SPEC.split_once("\n## 12.").unwrap().1.split("\n### ").skip(1);
-    for part in parts.filter(|p| p.contains("\nSource `")) {
+    // These have tables of their own, in which their kinds are joined.
+    let own = ["kmem", "malloc", "offcpu"].map(|source| format!("\nSource `{source}`"));
+    for part in parts.filter(|p| p.contains("\nSource `") && !own.iter().any(|own| p.contains(own))) {
         let (titles, rest) = part.split_once('\n').unwrap();
         let names: Vec<_> = titles.split(", ").map(|t| t.split_once(' ').unwrap().1).collect();
         let (about, _) = rest.trim_start().split_once('\n').unwrap();
