@@ -51,7 +51,17 @@ pub struct Loaded {
 }
 
 /// Maps that belong to one object alone.
-const OWN: [&str; 2] = ["scratch", "issuers"];
+const OWN: [&str; 3] = ["scratch", "issuers", "live"];
+
+/// Whether a map is used with this configuration. Programs that name one that is not made are told so by constants.
+fn is_used(map: &str, config: &Config) -> bool {
+    match map {
+        "live" => config.keep_live != 0,
+        "threads" => config.task_storage != 0,
+        "threads_by_tid" | "new_thread" => config.task_storage == 0,
+        _ => true,
+    }
+}
 
 /// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
 pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
@@ -66,7 +76,9 @@ where
     let object = open.open_object_mut();
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if name.ends_with(".rodata.cfg") {
+        if !is_used(&name, &config) {
+            map.set_autocreate(false)?;
+        } else if name.ends_with(".rodata.cfg") {
             map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
         } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
@@ -84,7 +96,7 @@ where
     let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
     for map in skeleton.object().maps() {
         let name = map.name().to_string_lossy().into_owned();
-        if name.contains(".rodata") || OWN.contains(&&*name) || shared.maps.iter().any(|(n, _)| *n == name) {
+        if !map.autocreate() || name.contains(".rodata") || OWN.contains(&&*name) || shared.maps.iter().any(|(n, _)| *n == name) {
             continue;
         }
         let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;
@@ -104,6 +116,14 @@ impl Loaded {
     /// The loaded object.
     pub fn object(&self) -> &Object {
         self.skeleton.object()
+    }
+
+    /// Attaches one program, by name; its links are kept behind those that are there.
+    pub fn attach_to(&mut self, name: &str, attach: &dyn Fn(&ProgramMut<'_>) -> Result<Link>) -> Result<()> {
+        let program = self.skeleton.object_mut().progs_mut().find(|p| p.name().to_string_lossy() == name);
+        let program = program.ok_or_else(|| anyhow!("there is no program {name}"))?;
+        self.links.push(attach(&program).with_context(|| format!("cannot attach {name}"))?);
+        Ok(())
     }
 
     /// Attaches with `attach` each program that was loaded and for which it returns links.

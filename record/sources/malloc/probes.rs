@@ -1,0 +1,75 @@
+//! Files that have been looked at, and the probes of those that are allocators.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result};
+use libbpf_rs::UprobeOpts;
+use rustc_hash::FxHashMap;
+
+use super::functions::{self, Point, needs_return};
+use crate::bpf::Loaded;
+
+/// A file's identity and, with it, a version of its contents.
+type Key = (u64, u64, i64, i64);
+
+/// What is known of files; a host has some thousand executable ones.
+#[derive(Default)]
+pub struct Probes {
+    prefix: Option<String>,
+    points: FxHashMap<Key, Vec<Point>>,
+    /// By file and the process that the probes are bound to.
+    attached: FxHashMap<(Key, i32), ()>,
+}
+
+fn key(file: &File) -> Result<Key> {
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()))
+}
+
+impl Probes {
+    /// For functions that may have this prefix.
+    pub fn new(prefix: Option<&str>) -> Probes {
+        Probes { prefix: prefix.map(str::to_owned), ..Probes::default() }
+    }
+
+    /// Attaches to the allocator in `file`, for process `pid` or, with -1, for all. Returns whether there is one and it
+    /// has no probes yet. `asked`: the file was named by the user.
+    pub fn attach(&mut self, file: &File, pid: i32, asked: bool, loaded: &mut Loaded) -> Result<bool> {
+        let key = key(file)?;
+        if self.attached.contains_key(&(key, pid)) {
+            return Ok(false);
+        }
+        if !self.points.contains_key(&key) {
+            // What is mapped and no ELF file, as a program of a 32-bit machine, has no allocator for us.
+            let found = functions::points(file, self.prefix.as_deref(), asked);
+            self.points.insert(key, if asked { found? } else { found.unwrap_or_default() });
+        }
+        let points = &self.points[&key];
+        if points.is_empty() {
+            return Ok(false);
+        }
+        // The descriptor, not a path, names the file: another one may lie at its path by now, or in another root.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mut attach = |program: &str, offset: u64, retprobe: bool| {
+            loaded.attach_to(program, &|program| {
+                let options = UprobeOpts { retprobe, ..UprobeOpts::default() };
+                Ok(program.attach_uprobe_with_opts(pid, &path, offset as usize, options)?)
+            })
+        };
+        for point in points.iter().filter(|p| needs_return(p.program)) {
+            attach("returned", point.offset, true).context("a uprobe of a function's return")?;
+        }
+        for point in points {
+            attach(point.program, point.offset, false).context("a uprobe")?;
+        }
+        self.attached.insert((key, pid), ());
+        Ok(true)
+    }
+
+    /// Whether `file` has probes, for any process.
+    pub fn has(&self, file: &File) -> bool {
+        key(file).is_ok_and(|key| self.attached.keys().any(|(k, _)| *k == key))
+    }
+}
