@@ -30,7 +30,7 @@ struct config {
 	u32 kmalloc_node_size_arg; /* ... */
 	u32 cache_node_size_arg;   /* ... */
 	u32 percpu_size_arg;	   /* ... 2 or 3 */
-	u32 pad;
+	u32 uprobe_multi;	   /* malloc: one link holds many probes; for the recorder */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");

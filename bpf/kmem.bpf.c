@@ -77,7 +77,7 @@ static __always_inline int allocated(void *ctx, u16 kind, u64 addr, u64 bytes)
 	void *ring;
 
 	/* 16 is what an allocation of no bytes gets. */
-	if (addr <= 16 || !wanted(pid_tgid >> 32, cgroup_id))
+	if (addr <= 16 || !gate_is_open() || !wanted(pid_tgid >> 32, cgroup_id))
 		return 0;
 	weight = sample_weight(addr, bytes);
 	if (!weight || !note_live(addr, 0, kind, SOURCE_KMEM))
@@ -132,7 +132,12 @@ static __always_inline int freed(u16 kind, u16 alloc_kind, u64 addr, u64 bytes)
 /* The word that has the bytes asked for; where none has, the cache knows. */
 static __always_inline u64 size_arg(u64 *ctx, u32 number)
 {
-	return number == 3 ? ctx[3] : number == 2 ? ctx[2] : object_size((void *)ctx[2]);
+	u64 second = ctx[2], third = 0;
+
+	/* A load of its own: the context must not be read at a place that is worked out. */
+	if (number == 3)
+		third = *(volatile u64 *)&ctx[3];
+	return number == 3 ? third : number == 2 ? second : object_size((void *)second);
 }
 
 SEC("raw_tp/kmalloc")
@@ -190,10 +195,10 @@ int mm_page_free(u64 *ctx)
 SEC("raw_tp/percpu_alloc_percpu")
 int percpu_alloc(u64 *ctx)
 {
-	bool call_site = cfg.percpu_size_arg == 3;
-	u64 bytes = call_site ? ctx[3] : ctx[2], addr = call_site ? ctx[7] : ctx[6];
-
-	return allocated(ctx, KIND_PERCPU_ALLOC, addr, bytes * cfg.possible_cpus);
+	/* Not with one load at a place that is worked out: the context must not be read like that. */
+	if (cfg.percpu_size_arg == 3)
+		return allocated(ctx, KIND_PERCPU_ALLOC, ctx[7], ctx[3] * cfg.possible_cpus);
+	return allocated(ctx, KIND_PERCPU_ALLOC, ctx[6], ctx[2] * cfg.possible_cpus);
 }
 
 SEC("raw_tp/percpu_free_percpu")

@@ -39,6 +39,7 @@ enum {
 };
 
 #define MAP_ANONYMOUS 0x20
+#define MAP_STACK 0x20000 /* a thread's, with a page that nobody may touch at its end */
 #define SECOND_NS 1000000000ULL
 
 /* On x86 the call pushed the return address, and the return took it off again. */
@@ -280,8 +281,10 @@ int BPF_UPROBE(on_new, u64 bytes)
 SEC("uprobe")
 int BPF_UPROBE(on_mmap, u64 addr, u64 bytes, u64 prot, u64 flags)
 {
-	/* Pages of a file are no memory that leaks. */
-	return flags & MAP_ANONYMOUS ? begin(ctx, CALL_MMAP, 0, 0, bytes, 0) : 0;
+	/* Pages of a file are no memory that leaks, and addresses that are only reserved are none. */
+	bool memory = flags & MAP_ANONYMOUS && (prot || flags & MAP_STACK);
+
+	return memory ? begin(ctx, CALL_MMAP, 0, 0, bytes, 0) : 0;
 }
 
 SEC("uprobe")
@@ -368,7 +371,7 @@ int returned(struct pt_regs *ctx)
 			tell_alloc(CALL_FAILED, 1000, thread->addr, 0, 0, ts_ns);
 		return 0;
 	}
-	if (!addr)
+	if (!addr || !gate_is_open())
 		return 0;
 	weight = sample_weight(addr, bytes);
 	if (!weight || !note_live(addr, pid, 0, SOURCE_MALLOC))

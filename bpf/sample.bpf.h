@@ -21,6 +21,24 @@ struct {
 	__type(value, u8);
 } live SEC(".maps");
 
+/*
+ * 1 while allocations are recorded. Probes come and go one by one; frees are seen before the first allocation and after
+ * the last one, or what was freed in between would look like a leak.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} gate SEC(".maps");
+
+static __always_inline bool gate_is_open(void)
+{
+	u32 zero = 0, *open = bpf_map_lookup_elem(&gate, &zero);
+
+	return open && *open;
+}
+
 /* 32 bits that an address always gets; allocators give out multiples of 16 and pages. */
 static __always_inline u64 address_hash(u64 addr)
 {

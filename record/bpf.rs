@@ -92,6 +92,9 @@ where
     for mut program in object.progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         program.set_autoload(wanted(&name));
+        if config.uprobe_multi != 0 && program.section() == "uprobe" {
+            program.set_attach_type(libbpf_rs::ProgramAttachType::TraceUprobeMulti);
+        }
     }
     let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
     for map in skeleton.object().maps() {
@@ -118,6 +121,18 @@ impl Loaded {
         self.skeleton.object()
     }
 
+    /// Detaches everything. The kernel waits some 50 ms for each uprobe, so they wait together.
+    pub fn detach(&mut self) {
+        while !self.links.is_empty() {
+            let some = self.links.split_off(self.links.len().saturating_sub(64));
+            std::thread::scope(|scope| {
+                for link in some {
+                    scope.spawn(move || drop(link));
+                }
+            });
+        }
+    }
+
     /// Attaches one program, by name; its links are kept behind those that are there.
     pub fn attach_to(&mut self, name: &str, attach: &dyn Fn(&ProgramMut<'_>) -> Result<Link>) -> Result<()> {
         let program = self.skeleton.object_mut().progs_mut().find(|p| p.name().to_string_lossy() == name);
@@ -137,6 +152,13 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// Lets the programs of memory record allocations, or no longer: only while all their probes are there.
+pub fn open_gate(shared: &SharedMaps, open: bool) -> Result<()> {
+    // Only these sources bring the map.
+    let Ok(gate) = shared.get("gate") else { return Ok(()) };
+    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), libbpf_rs::MapFlags::ANY)?)
 }
 
 /// Attaches a program where its section says.

@@ -46,8 +46,8 @@ pub struct Config {
     pub cache_node_size_arg: u32,
     /// ... of `percpu_alloc_percpu`.
     pub percpu_size_arg: u32,
-    /// 0.
-    pub pad: u32,
+    /// 1: the kernel has links that hold many uprobes; read by the recorder only.
+    pub uprobe_multi: u32,
 }
 
 impl Config {
@@ -75,7 +75,7 @@ impl Config {
             self.kmalloc_node_size_arg,
             self.cache_node_size_arg,
             self.percpu_size_arg,
-            self.pad,
+            self.uprobe_multi,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }

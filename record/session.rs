@@ -12,7 +12,7 @@ use bpfrec_format::{BlockType, EndReason, Registry, Source as Id, Table, meta};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
-use crate::bpf::{Loaded, SharedMaps};
+use crate::bpf::{self, Loaded, SharedMaps};
 use crate::build_id::BuildIds;
 use crate::command::Running;
 use crate::rings::{POLL, Rings};
@@ -315,10 +315,10 @@ impl Session {
         let ended = self.started.elapsed();
         self.stopped = Some(Instant::now());
         self.bpf_time.stop();
+        bpf::open_gate(&self.shared, false)?;
         // Detached before the last drain: nothing can come after it.
         for attached in &mut self.sources {
-            // The last one first: what gives memory out before what takes it back.
-            while attached.loaded.links.pop().is_some() {}
+            attached.loaded.detach();
         }
         loop {
             let before = self.rings.drained.borrow().kept;

@@ -10,7 +10,7 @@ use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
 use crate::args::RecordArgs;
-use crate::bpf::SharedMaps;
+use crate::bpf::{self, SharedMaps};
 use crate::build_id::BuildIds;
 use crate::command::{self, Running};
 use crate::filter::Filter;
@@ -108,6 +108,7 @@ impl Session {
                 Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
             }
         }
+        bpf::open_gate(&shared, true)?;
         if attached.is_empty() {
             bail!("no source can be recorded on this kernel");
         }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use bpfrec_format::{Column, Table, meta};
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Enum;
 use libbpf_rs::{MapCore, MapHandle, ProgramType, libbpf_sys};
 
 use self::probes::Probes;
@@ -54,6 +56,7 @@ impl Source for Malloc {
         config.keep_live = u32::from(config.sample_bytes != 0);
         config.family = u32::from(matches!(who, Who::Family(_)));
         config.task_storage = u32::from(has_task_storage());
+        config.uprobe_multi = u32::from(has_uprobe_multi(context.btf));
         let wanted = |program: &str| match program {
             "family_grows" => config.family != 0,
             "thread_ends" => config.family != 0 || config.task_storage == 0,
@@ -65,7 +68,7 @@ impl Source for Malloc {
             other => other,
         };
         let memory = &context.args.memory;
-        let probes = Probes::new(memory.prefix.as_deref());
+        let probes = Probes::new(memory.prefix.as_deref(), config.uprobe_multi != 0);
         *self.state.borrow_mut() = Some(State { who, libs: memory.lib.clone(), probes, files: Vec::new() });
         Ok(loaded)
     }
@@ -182,6 +185,14 @@ impl State {
 fn has_task_storage() -> bool {
     let helper = |id| ProgramType::Kprobe.is_helper_supported(id).unwrap_or(false);
     helper(libbpf_sys::BPF_FUNC_task_storage_get) && helper(libbpf_sys::BPF_FUNC_get_current_task_btf)
+}
+
+/// Whether one link can hold many uprobes, which then go at once: each link takes the kernel some 50 ms to end, one after
+/// the other. Until 46ba0e49b642 ("bpf: fix multi-uprobe PID filtering logic") such a link missed a process's threads;
+/// kernels with sessions (d920179b3d48, "bpf: Add support for uprobe multi session attach") have that behind them.
+fn has_uprobe_multi(btf: &Btf<'_>) -> bool {
+    let types = btf.type_by_name::<Enum<'_>>("bpf_attach_type");
+    types.is_some_and(|t| t.iter().any(|m| m.name.is_some_and(|n| n == "BPF_TRACE_UPROBE_SESSION")))
 }
 
 fn map(loaded: &Loaded, name: &str) -> Result<MapHandle> {

@@ -46,6 +46,7 @@ __attribute__((noinline)) void *pf_realloc(void *p, size_t n)
 #endif
 
 static unsigned long sum;
+static volatile size_t too_much = (size_t)-4096;
 static void *handed[256];
 
 static void leaked(void *p, size_t bytes)
@@ -76,8 +77,10 @@ static void *free_elsewhere(void *arg)
 
 __attribute__((noinline)) static void churn(int round)
 {
-	char *p[64];
+	static char stack[1 << 18] __attribute__((aligned(4096)));
+	pthread_attr_t attributes;
 	pthread_t thread;
+	char *p[64];
 
 	for (int i = 0; i < 64; i++) {
 		p[i] = malloc(16 + (round * 37 + i * 101) % 3000);
@@ -99,8 +102,13 @@ __attribute__((noinline)) static void churn(int round)
 		return;
 	for (int i = 0; i < 256; i++)
 		handed[i] = malloc(40 + i);
-	pthread_create(&thread, NULL, free_elsewhere, NULL);
+	// A stack of our own: those of the C library are mappings that it keeps.
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, stack, sizeof(stack));
+	if (pthread_create(&thread, &attributes, free_elsewhere, NULL))
+		abort();
 	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attributes);
 #ifndef PREFIX
 	void *aligned;
 
@@ -112,7 +120,7 @@ __attribute__((noinline)) static void churn(int round)
 	free(reallocarray(NULL, 10, 30));
 	// A realloc that fails leaves what was there.
 	p[0] = malloc(700);
-	if (realloc(p[0], (size_t)-4096))
+	if (realloc(p[0], too_much))
 		abort();
 	free(p[0]);
 	// Mappings: one comes and goes, one moves, and it fails.
@@ -129,7 +137,9 @@ int main(int argc, char **argv)
 {
 	int leaks = argc > 1 ? atoi(argv[1]) : 100, rounds = argc > 2 ? atoi(argv[2]) : 200;
 
-	setvbuf(stdout, malloc(1 << 16), _IOFBF, 1 << 16); // freed by nobody, and before the first leak
+	static char out[1 << 16];
+
+	setvbuf(stdout, out, _IOFBF, sizeof(out)); // else the C library allocates it and keeps it
 	printf("pid %d\n", getpid());
 	for (int round = 0; round < rounds; round++) {
 		churn(round);

@@ -5,10 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
-use libbpf_rs::UprobeOpts;
+use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
 use rustc_hash::FxHashMap;
 
-use super::functions::{self, Point, needs_return};
+use super::functions::{self, PROGRAMS, Point, needs_return};
 use crate::bpf::Loaded;
 
 /// A file's identity and, with it, a version of its contents.
@@ -18,6 +18,8 @@ type Key = (u64, u64, i64, i64);
 #[derive(Default)]
 pub struct Probes {
     prefix: Option<String>,
+    /// One link for all places of a program.
+    multi: bool,
     points: FxHashMap<Key, Vec<Point>>,
     /// By file and the process that the probes are bound to.
     attached: FxHashMap<(Key, i32), ()>,
@@ -29,9 +31,9 @@ fn key(file: &File) -> Result<Key> {
 }
 
 impl Probes {
-    /// For functions that may have this prefix.
-    pub fn new(prefix: Option<&str>) -> Probes {
-        Probes { prefix: prefix.map(str::to_owned), ..Probes::default() }
+    /// For functions that may have this prefix; `multi`: the kernel has links of many uprobes.
+    pub fn new(prefix: Option<&str>, multi: bool) -> Probes {
+        Probes { prefix: prefix.map(str::to_owned), multi, ..Probes::default() }
     }
 
     /// Attaches to the allocator in `file`, for process `pid` or, with -1, for all. Returns whether there is one and it
@@ -52,20 +54,33 @@ impl Probes {
         }
         // The descriptor, not a path, names the file: another one may lie at its path by now, or in another root.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut attach = |program: &str, offset: u64, retprobe: bool| {
-            loaded.attach_to(program, &|program| {
-                let options = UprobeOpts { retprobe, ..UprobeOpts::default() };
-                Ok(program.attach_uprobe_with_opts(pid, &path, offset as usize, options)?)
-            })
+        let offsets = |wanted: &dyn Fn(&Point) -> bool| {
+            points.iter().filter(|p| wanted(p)).map(|p| p.offset as usize).collect::<Vec<_>>()
         };
-        for point in points.iter().filter(|p| needs_return(p.program)) {
-            attach("returned", point.offset, true).context("a uprobe of a function's return")?;
-        }
-        for point in points {
-            attach(point.program, point.offset, false).context("a uprobe")?;
+        let returns = offsets(&|p| needs_return(p.program));
+        self.attach_at(&path, pid, "returned", &returns, loaded).context("a uprobe of a function's return")?;
+        for program in PROGRAMS {
+            self.attach_at(&path, pid, program, &offsets(&|p| p.program == program), loaded).context("a uprobe")?;
         }
         self.attached.insert((key, pid), ());
         Ok(true)
+    }
+
+    fn attach_at(&self, path: &str, pid: i32, name: &str, at: &[usize], loaded: &mut Loaded) -> Result<()> {
+        let retprobe = name == "returned";
+        if self.multi && !at.is_empty() {
+            return loaded.attach_to(name, &|program| {
+                let options = UprobeMultiOpts { retprobe, offsets: at.to_vec(), ..UprobeMultiOpts::default() };
+                Ok(program.attach_uprobe_multi_with_opts(pid, path, "", options)?)
+            });
+        }
+        for offset in at {
+            loaded.attach_to(name, &|program| {
+                let options = UprobeOpts { retprobe, ..UprobeOpts::default() };
+                Ok(program.attach_uprobe_with_opts(pid, path, *offset, options)?)
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether `file` has probes, for any process.
