@@ -99,7 +99,11 @@ where
     let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
     for map in skeleton.object().maps() {
         let name = map.name().to_string_lossy().into_owned();
-        if !map.autocreate() || name.contains(".rodata") || OWN.contains(&&*name) || shared.maps.iter().any(|(n, _)| *n == name) {
+        if !map.autocreate()
+            || name.contains(".rodata")
+            || OWN.contains(&&*name)
+            || shared.maps.iter().any(|(n, _)| *n == name)
+        {
             continue;
         }
         let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;

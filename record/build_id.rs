@@ -54,7 +54,6 @@ impl BuildIds {
 /// The very file that is mapped: by the mapping itself where that is allowed, else in the process's own root, else, when
 /// the process is gone, here; by a path only when device and inode are those of the mapping.
 pub fn open(m: &Mapping) -> Option<File> {
-
     let proc = PathBuf::from(format!("/proc/{}", m.pid));
     let by_mapping = proc.join(format!("map_files/{:x}-{:x}", m.start, m.start + m.len));
     if let Ok(file) = File::open(by_mapping) {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
+use libbpf_rs::btf::{Btf, BtfType};
 
 /// Fails with a sentence unless BPF programs can be loaded here.
 pub fn check() -> Result<()> {

@@ -1,6 +1,7 @@
 // Leaks of which the sum is known, among churn. Prints the address and size of each piece that it never frees, and at
 // the end a sum that says that memory held what was put there.
-//   leaks [LEAKS [ROUNDS]]
+//   leaks [LEAKS [ROUNDS [wait]]]
+// With "wait" it begins, and later ends, when it is sent a byte.
 // leak_small leaks LEAKS pieces of 24 bytes, leak_large a tenth as many of 5000.
 #define _GNU_SOURCE
 #include <malloc.h>
@@ -133,6 +134,15 @@ __attribute__((noinline)) static void churn(int round)
 #endif
 }
 
+static void pause_for_byte(int wanted)
+{
+	char byte;
+
+	fflush(stdout);
+	if (wanted && read(0, &byte, 1) != 1)
+		_exit(1);
+}
+
 int main(int argc, char **argv)
 {
 	int leaks = argc > 1 ? atoi(argv[1]) : 100, rounds = argc > 2 ? atoi(argv[2]) : 200;
@@ -141,6 +151,7 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, out, _IOFBF, sizeof(out)); // else the C library allocates it and keeps it
 	printf("pid %d\n", getpid());
+	pause_for_byte(argc > 3);
 	for (int round = 0; round < rounds; round++) {
 		churn(round);
 		for (int i = round * leaks / rounds; i < (round + 1) * leaks / rounds; i++) {
@@ -160,6 +171,7 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("sum %lu\n", sum);
+	pause_for_byte(argc > 3);
 	fflush(stdout);
 	_exit(0);
 }

@@ -39,7 +39,9 @@ impl Who {
         } else if !args.memory.lib.is_empty() {
             Who::Everyone
         } else {
-            bail!("whose memory? -p PID, --cgroup PATH, a command (-- COMMAND), or --lib PATH for all that use a library")
+            bail!(
+                "whose memory? -p PID, --cgroup PATH, a command (-- COMMAND), or --lib PATH for all that use a library"
+            )
         })
     }
 
@@ -48,9 +50,9 @@ impl Who {
         match self {
             Who::Pids(pids) => pids.contains(&pid),
             Who::Cgroup(path) => in_cgroup(pid, path),
-            Who::Family(map) => map.as_ref().is_some_and(|map| {
-                matches!(map.lookup(&pid.to_ne_bytes(), MapFlags::ANY), Ok(Some(_)))
-            }),
+            Who::Family(map) => {
+                map.as_ref().is_some_and(|map| matches!(map.lookup(&pid.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))))
+            }
             Who::Everyone => false,
         }
     }
