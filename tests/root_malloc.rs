@@ -335,6 +335,24 @@ fn root_unloaded_forked_executed() {
 }
 
 #[test]
+fn root_an_exception_passes() {
+    let Some(_alone) = alone_as_root("exception") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let program = build(&scratch, "throws", "throws.cc", &["-lstdc++"]);
+    let options = ["-e", "malloc", "--prefix", "pf_", "--lib", program.to_str().unwrap()];
+    let out = record_while(&scratch, &trace, &options, &format!("exec {}", program.display()));
+    assert_eq!(out, "caught\n");
+    // What operator new ends in has been seen.
+    let (mut allocs, mut frees) = (0, 0);
+    replay(&trace, |event| {
+        allocs += u64::from(event["kind"] == "malloc_alloc");
+        frees += u64::from(event["kind"] == "malloc_free");
+    });
+    assert!(allocs >= 1 && frees >= 1, "{allocs} and {frees}");
+}
+
+#[test]
 fn root_whose_memory_must_be_said() {
     let Some(_alone) = alone_as_root("whose memory") else { return };
     let scratch = Scratch::new();

@@ -17,6 +17,7 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::{MapCore, MapHandle, ProgramType, libbpf_sys};
 
+use self::functions::Names;
 use self::probes::Probes;
 use self::who::Who;
 use super::{Context, Source};
@@ -68,7 +69,8 @@ impl Source for Malloc {
             other => other,
         };
         let memory = &context.args.memory;
-        let probes = Probes::new(memory.prefix.as_deref(), config.uprobe_multi != 0);
+        let names = Names { prefix: memory.prefix.clone(), operators: memory.operator_new };
+        let probes = Probes::new(names, config.uprobe_multi != 0);
         *self.state.borrow_mut() = Some(State { who, libs: memory.lib.clone(), probes, files: Vec::new() });
         Ok(loaded)
     }
@@ -85,8 +87,8 @@ impl Source for Malloc {
             state.attach_process(pid, loaded)?;
         }
         if let (Who::Family(_), true) = (&state.who, state.libs.is_empty()) {
-            for path in command::files(&context.args.command) {
-                state.attach_path(&path, -1, false, loaded)?;
+            for path in command::files(&context.args.command).iter().filter(|path| path.is_file()) {
+                state.attach_path(path, -1, false, loaded)?;
             }
         }
         Ok(())

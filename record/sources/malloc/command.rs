@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -22,6 +22,11 @@ pub fn files(command: &[OsString]) -> Vec<PathBuf> {
         if let Some(program) = if i == 0 { found(word) } else { named(word) } {
             files_of(&program, SCRIPTS, &mut files);
         }
+        // env LD_PRELOAD=/usr/lib/liballocator.so ...
+        let preloaded = word.as_bytes().strip_prefix(b"LD_PRELOAD=").unwrap_or_default();
+        let paths = preloaded.split(|b| matches!(b, b':' | b' ')).filter(|path| path.starts_with(b"/"));
+        files
+            .extend(paths.map(|path| OsString::from_vec(path.to_vec()).into()).filter(|path: &PathBuf| path.is_file()));
     }
     files
 }

@@ -58,11 +58,15 @@ fn allocator(name: &str) -> Option<&'static str> {
 }
 
 /// Program for a function of the C library or of C++, whose name has no prefix.
-fn other(name: &str) -> Option<&'static str> {
+///
+/// A function whose return is watched has a strange return address on the stack, which C++ cannot unwind: an exception
+/// that leaves it ends the program. None of these functions throws but operator new, so that is not watched unasked.
+fn other(name: &str, operators: bool) -> Option<&'static str> {
     Some(match name {
         "mmap" | "mmap64" => "on_mmap",
         "munmap" => "on_munmap",
         "mremap" => "on_mremap",
+        _ if !operators => return None,
         // operator new, new[], delete and delete[] in all forms; the number of bytes or the address comes first.
         n if n.starts_with("_Znwm") || n.starts_with("_Znam") => "on_new",
         n if n.starts_with("_ZdlPv") || n.starts_with("_ZdaPv") => "on_delete",
@@ -70,9 +74,18 @@ fn other(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Names that count.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// What the names may begin with.
+    pub prefix: Option<String>,
+    /// Whether C++'s operators count.
+    pub operators: bool,
+}
+
 /// Where a file has functions of an allocator. None when it has not both malloc and free, unless `asked` for by name:
 /// C++'s library has operators that end in malloc, and libraries that wrap one function are no allocators.
-pub fn points(file: &File, prefix: Option<&str>, asked: bool) -> Result<Vec<Point>> {
+pub fn points(file: &File, names: &Names, asked: bool) -> Result<Vec<Point>> {
     let cache = ReadCache::new(file);
     let elf = ElfFile64::<Endianness, _>::parse(&cache).context("not a 64-bit ELF file")?;
     let mut points: Vec<Point> = Vec::new();
@@ -82,8 +95,8 @@ pub fn points(file: &File, prefix: Option<&str>, asked: bool) -> Result<Vec<Poin
         }
         let Ok(name) = symbol.name() else { continue };
         let name = name.split('@').next().unwrap_or(name);
-        let short = prefix.and_then(|p| name.strip_prefix(p));
-        let program = allocator(name).or_else(|| allocator(short?)).or_else(|| other(name));
+        let short = names.prefix.as_deref().and_then(|p| name.strip_prefix(p));
+        let program = allocator(name).or_else(|| allocator(short?)).or_else(|| other(name, names.operators));
         let Some(program) = program else { continue };
         // One function may have several names.
         if let Some(offset) = file_offset(&elf, symbol.address())
@@ -119,8 +132,9 @@ mod tests {
     fn names() {
         assert_eq!(allocator("calloc"), Some("on_calloc"));
         assert_eq!(allocator("je_calloc"), None);
-        assert_eq!(other("_ZnwmSt11align_val_t"), Some("on_new"));
-        assert_eq!(other("_ZdaPvm"), Some("on_delete"));
+        assert_eq!(other("_ZnwmSt11align_val_t", true), Some("on_new"));
+        assert_eq!(other("_ZdaPvm", true), Some("on_delete"));
+        assert_eq!((other("_Znwm", false), other("munmap", false)), (None, Some("on_munmap")));
         assert!(PROGRAMS.contains(&"on_malloc") && !needs_return("on_free"));
     }
 
@@ -129,12 +143,15 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let libc = maps.lines().find(|l| l.contains("/libc.so")).unwrap();
         let libc = File::open(&libc[libc.find('/').unwrap()..]).unwrap();
-        let points = points(&libc, None, false).unwrap();
+        let points = points(&libc, &Names::default(), false).unwrap();
         for program in PROGRAMS.iter().filter(|p| !matches!(**p, "on_new" | "on_delete" | "on_aligned_alloc")) {
             assert!(points.iter().any(|p| p.program == *program), "{program}: {points:?}");
         }
         let own = File::open("/proc/self/exe").unwrap();
-        assert_eq!(super::points(&own, None, false).unwrap(), []);
-        assert_eq!(super::points(&own, Some("no_such_"), false).unwrap(), []);
+        assert_eq!(super::points(&own, &Names::default(), false).unwrap(), []);
+        assert_eq!(
+            super::points(&own, &Names { prefix: Some("no_such_".into()), operators: true }, false).unwrap(),
+            []
+        );
     }
 }

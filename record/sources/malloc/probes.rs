@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
 use rustc_hash::FxHashMap;
 
-use super::functions::{self, PROGRAMS, Point, needs_return};
+use super::functions::{self, Names, PROGRAMS, Point, needs_return};
 use crate::bpf::Loaded;
 
 /// A file's identity and, with it, a version of its contents.
@@ -17,7 +17,7 @@ type Key = (u64, u64, i64, i64);
 /// What is known of files; a host has some thousand executable ones.
 #[derive(Default)]
 pub struct Probes {
-    prefix: Option<String>,
+    names: Names,
     /// One link for all places of a program.
     multi: bool,
     points: FxHashMap<Key, Vec<Point>>,
@@ -31,9 +31,9 @@ fn key(file: &File) -> Result<Key> {
 }
 
 impl Probes {
-    /// For functions that may have this prefix; `multi`: the kernel has links of many uprobes.
-    pub fn new(prefix: Option<&str>, multi: bool) -> Probes {
-        Probes { prefix: prefix.map(str::to_owned), multi, ..Probes::default() }
+    /// For functions of these names; `multi`: the kernel has links of many uprobes.
+    pub fn new(names: Names, multi: bool) -> Probes {
+        Probes { names, multi, ..Probes::default() }
     }
 
     /// Attaches to the allocator in `file`, for process `pid` or, with -1, for all. Returns whether there is one and it
@@ -45,7 +45,7 @@ impl Probes {
         }
         if !self.points.contains_key(&key) {
             // What is mapped and no ELF file, as a program of a 32-bit machine, has no allocator for us.
-            let found = functions::points(file, self.prefix.as_deref(), asked);
+            let found = functions::points(file, &self.names, asked);
             self.points.insert(key, if asked { found? } else { found.unwrap_or_default() });
         }
         let points = &self.points[&key];
