@@ -25,7 +25,7 @@ measure() { # VARIANT
     case $1 in
     alone) ;;
     bcc)
-        "$bcc" -p $load -c 1 30 >"$dir/tracer.log" 2>&1 &
+        "$bcc" -p $load 1000 >"$dir/tracer.log" 2>&1 &
         tracer=$!
         for _ in $(seq 100); do
             if grep -q Attaching "$dir/tracer.log"; then break; fi

@@ -1,5 +1,5 @@
-// Bound by its allocator: pieces of 16 to 4,000 bytes, a window of 1,000 of them at a time. Prints the nanoseconds that a
-// malloc and a free took together.
+// Bound by its allocator: pieces of 16 to 4,000 bytes, a window of 1,000 of them at a time. Prints the nanoseconds that
+// a malloc and a free took together.
 //   allocs [PAIRS [wait]]
 // With "wait" it begins when it is sent a byte.
 #include <stdio.h>

@@ -100,6 +100,6 @@ mod tests {
     fn lines_of_the_linker() {
         let text = b"\tlinux-vdso.so.1 (0x7ff)\n\tlibc.so.6 => /lib/libc.so.6 (0x7f0)\n\t/lib64/ld.so.2 (0x7f1)\n";
         assert_eq!(paths(text), [Path::new("/lib/libc.so.6"), Path::new("/lib64/ld.so.2")]);
-        assert_eq!(super::files(&["no-such-command-here".into()]), [PathBuf::new(); 0]);
+        assert!(files(&["no-such-command-here".into()]).is_empty());
     }
 }
