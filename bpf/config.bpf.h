@@ -18,7 +18,19 @@ struct config {
 	u32 issue_rq_arg;     /* ... in block_rq_issue, */
 	u32 requeue_rq_arg;   /* ... in block_rq_requeue, */
 	u32 merge_rq_arg;     /* ... in block_rq_merge */
-	u32 pad;
+	u32 sample_every;     /* kmem, malloc: one address in so many; 0, 1: all */
+	u32 sample_bytes;     /* kmem, malloc: one allocation in about so many bytes; 0: all */
+	u32 keep_live;	      /* kmem, malloc: a free counts only when its allocation was recorded */
+	u32 family;	      /* malloc: only the recorder's children and theirs */
+	u32 task_storage;     /* malloc: the kernel has storage in tasks */
+	u32 possible_cpus;
+	u32 page_bytes;
+	u32 kmalloc_size_arg;	   /* kmem: number of the argument with the bytes asked for, 2 or 3, */
+	u32 cache_alloc_size_arg;  /* ... 0: the cache is number 2 and knows, */
+	u32 kmalloc_node_size_arg; /* ... */
+	u32 cache_node_size_arg;   /* ... */
+	u32 percpu_size_arg;	   /* ... 2 or 3 */
+	u32 uprobe_multi;	   /* malloc: one link holds many probes; for the recorder */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");
@@ -34,4 +46,13 @@ enum {
 	SOURCE_OFFCPU = 7,
 	SOURCES = 16
 };
-enum { LOST_RING = 1, LOST_STACK_RING = 2, LOST_TASK_RING = 3, LOST_STACK = 6, LOST_TABLE = 7, REASONS = 8 };
+enum {
+	LOST_RING = 1,
+	LOST_STACK_RING = 2,
+	LOST_TASK_RING = 3,
+	LOST_STACK = 6,
+	LOST_TABLE = 7,
+	LOST_LIVE = 10,
+	LOST_CALL = 11,
+	REASONS = 12
+};

@@ -53,3 +53,24 @@ static __always_inline u64 task_cgroup_id(struct task_struct *task)
 {
 	return task->cgroups->dfl_cgrp->kn->id;
 }
+
+/* Size of the objects of a slab cache. */
+static __always_inline u64 object_size(struct kmem_cache *cache)
+{
+	return BPF_CORE_READ(cache, object_size);
+}
+
+/* Where the page frames' structs begin; x86 has it in a variable. */
+extern const void vmemmap_base __ksym __weak;
+
+/*
+ * Number of a page's frame. Where there is no such variable it is off by a constant, the same for allocation and free.
+ */
+static __always_inline u64 page_frame(u64 page)
+{
+	u64 base = 0;
+
+	if (&vmemmap_base)
+		bpf_probe_read_kernel(&base, sizeof(base), &vmemmap_base);
+	return (page - base) / bpf_core_type_size(struct page);
+}

@@ -34,10 +34,13 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1 };
 enum { BPF_F_USER_STACK = 1ULL << 8 };
+enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
@@ -99,6 +102,14 @@ struct thread_info {
 	u32 cpu;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
@@ -115,6 +126,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	char comm[16];
 	struct css_set *cgroups;
+	struct signal_struct *signal;
 };
 
 struct linux_binprm {
@@ -150,6 +162,14 @@ struct request {
 	struct bio *bio;
 };
 
+struct kmem_cache {
+	unsigned int object_size;
+};
+
+struct page {
+	unsigned long flags;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -175,3 +195,15 @@ struct bpf_perf_event_data {
 	u64 sample_period;
 	u64 addr;
 };
+
+/* Registers at a probe of user code, UAPI: fixed for good. bpf_tracing.h knows the names. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+	unsigned long orig_rax, rip, cs, eflags, rsp, ss;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	u64 regs[31], sp, pc, pstate;
+};
+#endif

@@ -22,13 +22,6 @@ struct stack_record {
 	u64 ip[MAX_FRAMES + 1];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct stack_record);
-} scratch SEC(".maps");
-
 /* Segment in which a stack was last defined. An entry that is evicted only makes a definition come again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -51,11 +44,14 @@ static __always_inline u64 mix(u64 hash, u64 word)
 	return hash ^ hash >> 32;
 }
 
-/* Id of the current stack, 0 for none. Sends the definition unless this segment has it. */
-static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u64 exec_id, u64 ts_ns)
+/*
+ * Id of the current stack, 0 for none. Sends the definition unless this segment has it. Nobody else may use `s`
+ * meanwhile.
+ */
+static __always_inline u64 stack_id_in(struct stack_record *s, void *ctx, u32 source, bool user, u32 pid, u64 exec_id,
+				       u64 ts_ns)
 {
 	u32 zero = 0;
-	struct stack_record *s = bpf_map_lookup_elem(&scratch, &zero);
 	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
 	u32 *when;
 	u64 id, size;
@@ -96,4 +92,20 @@ static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u
 	else
 		bpf_map_update_elem(&defined, &id, &s->epoch, BPF_ANY);
 	return id;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stack_record);
+} scratch SEC(".maps");
+
+/* The same for the one program of an object that takes stacks and that nothing interrupts with itself. */
+static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u64 exec_id, u64 ts_ns)
+{
+	u32 zero = 0;
+	struct stack_record *s = bpf_map_lookup_elem(&scratch, &zero);
+
+	return s ? stack_id_in(s, ctx, source, user, pid, exec_id, ts_ns) : 0;
 }

@@ -314,15 +314,15 @@ events! {
         /// Memory of which each CPU has its own.
         percpu_alloc PERCPU_ALLOC = 0x62,
     ] {
-        /// Thread that asked.
+        /// Thread that asked, or whom an interrupt hit.
         tid: u32,
         /// Its process.
         pid: u32,
         /// How many allocations this one stands for, in thousandths; 1000 when all are recorded.
         weight_milli: u32,
-        /// Address; of pages the number of the first page frame.
+        /// Address; of pages the number of the first page frame, off by a constant where the kernel hides its start.
         addr: u64,
-        /// Bytes that were asked for.
+        /// Bytes that were asked for; of percpu memory those of all CPUs together.
         bytes: u64,
         /// Kernel stack; 0: none.
         kernel_stack_id: u64,
@@ -339,7 +339,7 @@ events! {
         /// The end of a `percpu_alloc`.
         percpu_free PERCPU_FREE = 0x6a,
     ] {
-        /// Thread that frees.
+        /// Thread that frees: often another one, or whom an interrupt hit.
         tid: u32,
         /// Its process.
         pid: u32,

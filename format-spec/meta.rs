@@ -91,6 +91,11 @@ pub mod reason {
     /// The kernel left a probe out, as it was already running on that CPU: an interrupt came in its middle.
     pub const PROBE_BUSY: u64 = 9;
 
+    /// Allocations or threads for which the table that pairs need had no room.
+    pub const LIVE_FULL: u64 = 10;
+    /// Calls of an allocator whose return was not seen.
+    pub const CALL_UNFINISHED: u64 = 11;
+
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
         !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
@@ -108,6 +113,8 @@ pub mod reason {
             TABLE_FULL => "request table full",
             DAMAGED => "block damaged",
             PROBE_BUSY => "probe was running already",
+            LIVE_FULL => "table of live memory full",
+            CALL_UNFINISHED => "call without its return",
             _ => "unknown reason",
         }
     }

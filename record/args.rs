@@ -9,6 +9,7 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   bpfrec record -d 30s                              scheduler, block I/O and CPU profile for 30 s into trace.bpr
   bpfrec record -e sched --cgroup system.slice      only what that cgroup and those below it do
+  bpfrec record -e malloc -p 4242 --sample 16       one allocation in 16 of a process
   bpfrec record -- make -j8                         while a command runs
   ssh host bpfrec record -o - -d 30s > trace.bpr    without touching the host's disk")]
 pub struct RecordArgs {
@@ -50,6 +51,9 @@ pub struct RecordArgs {
     /// Ring of each CPU; a power of two of pages [default: 4M, less with more than 32 CPUs]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ring_size: Option<u64>,
+    /// What of memory is recorded
+    #[command(flatten)]
+    pub memory: crate::memory_args::MemoryArgs,
     /// Record while this command runs and pass its exit code on
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

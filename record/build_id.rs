@@ -28,25 +28,7 @@ impl BuildIds {
         if mapping.inode == 0 || !mapping.path.starts_with(b"/") {
             return Vec::new();
         }
-        self.open(mapping).and_then(|file| self.read(file)).unwrap_or_default()
-    }
-
-    /// The very file: by the mapping itself where that is allowed, else in the process's own root, else, when the process
-    /// is gone, here; by a path only when device and inode are those of the mapping.
-    fn open(&self, m: &Mapping) -> Option<File> {
-        let proc = PathBuf::from(format!("/proc/{}", m.pid));
-        let by_mapping = proc.join(format!("map_files/{:x}-{:x}", m.start, m.start + m.len));
-        if let Ok(file) = File::open(by_mapping) {
-            return Some(file);
-        }
-        let path = Path::new(OsStr::from_bytes(&m.path));
-        let in_root = proc.join("root").join(path.strip_prefix("/").ok()?);
-        let is_it = |file: &File| {
-            let Ok(meta) = file.metadata() else { return false };
-            let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-            (meta.ino(), major, minor) == (m.inode, m.major, m.minor)
-        };
-        [in_root.as_path(), path].into_iter().filter_map(|p| File::open(p).ok()).find(is_it)
+        open(mapping).and_then(|file| self.read(file)).unwrap_or_default()
     }
 
     fn read(&mut self, file: File) -> Option<Vec<u8>> {
@@ -67,4 +49,22 @@ impl BuildIds {
         self.known.insert(key, id.clone());
         Some(id)
     }
+}
+
+/// The very file that is mapped: by the mapping itself where that is allowed, else in the process's own root, else, when
+/// the process is gone, here; by a path only when device and inode are those of the mapping.
+pub fn open(m: &Mapping) -> Option<File> {
+    let proc = PathBuf::from(format!("/proc/{}", m.pid));
+    let by_mapping = proc.join(format!("map_files/{:x}-{:x}", m.start, m.start + m.len));
+    if let Ok(file) = File::open(by_mapping) {
+        return Some(file);
+    }
+    let path = Path::new(OsStr::from_bytes(&m.path));
+    let in_root = proc.join("root").join(path.strip_prefix("/").ok()?);
+    let is_it = |file: &File| {
+        let Ok(meta) = file.metadata() else { return false };
+        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        (meta.ino(), major, minor) == (m.inode, m.major, m.minor)
+    };
+    [in_root.as_path(), path].into_iter().filter_map(|p| File::open(p).ok()).find(is_it)
 }

@@ -22,8 +22,32 @@ pub struct Config {
     pub requeue_rq_arg: u32,
     /// ... in `block_rq_merge`.
     pub merge_rq_arg: u32,
-    /// 0.
-    pub pad: u32,
+    /// kmem and malloc: one address in so many; 0 or 1: all.
+    pub sample_every: u32,
+    /// kmem and malloc: one allocation in about so many bytes; 0: all.
+    pub sample_bytes: u32,
+    /// 1: kmem and malloc record a free only when its allocation was recorded.
+    pub keep_live: u32,
+    /// 1: malloc records only the recorder's children and theirs.
+    pub family: u32,
+    /// 1: the kernel has storage in tasks.
+    pub task_storage: u32,
+    /// CPUs that there may ever be.
+    pub possible_cpus: u32,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Number of the argument of `kmalloc` that has the bytes asked for; 0: none has.
+    pub kmalloc_size_arg: u32,
+    /// ... of `kmem_cache_alloc`.
+    pub cache_alloc_size_arg: u32,
+    /// ... of `kmalloc_node`.
+    pub kmalloc_node_size_arg: u32,
+    /// ... of `kmem_cache_alloc_node`.
+    pub cache_node_size_arg: u32,
+    /// ... of `percpu_alloc_percpu`.
+    pub percpu_size_arg: u32,
+    /// 1: the kernel has links that hold many uprobes; read by the recorder only.
+    pub uprobe_multi: u32,
 }
 
 impl Config {
@@ -39,7 +63,19 @@ impl Config {
             self.issue_rq_arg,
             self.requeue_rq_arg,
             self.merge_rq_arg,
-            self.pad,
+            self.sample_every,
+            self.sample_bytes,
+            self.keep_live,
+            self.family,
+            self.task_storage,
+            self.possible_cpus,
+            self.page_bytes,
+            self.kmalloc_size_arg,
+            self.cache_alloc_size_arg,
+            self.kmalloc_node_size_arg,
+            self.cache_node_size_arg,
+            self.percpu_size_arg,
+            self.uprobe_multi,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }

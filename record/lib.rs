@@ -15,6 +15,7 @@ mod filter;
 mod kernel;
 mod layout;
 mod limits;
+pub mod memory_args;
 mod messages;
 mod output;
 mod perf_ring;

@@ -12,13 +12,14 @@ use bpfrec_format::{BlockType, EndReason, Registry, Source as Id, Table, meta};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
-use crate::bpf::{Loaded, SharedMaps};
+use crate::bpf::{self, Loaded, SharedMaps};
 use crate::build_id::BuildIds;
 use crate::command::Running;
 use crate::rings::{POLL, Rings};
 use crate::rotation::Rotation;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
+use crate::sources::Attached;
 use crate::stats::{self, BpfTime, Losses};
 use crate::status::{Figures, Status};
 use crate::writer::{Message, Outcome, Writer};
@@ -68,7 +69,7 @@ pub(crate) struct Session {
     /// Keeps the task programs attached.
     #[expect(dead_code, reason = "dropping it detaches")]
     pub tasks: Loaded,
-    pub sources: Vec<(Id, Loaded)>,
+    pub sources: Vec<Attached>,
     pub rings: Rings,
     pub sideband: Option<Sideband>,
     /// Away while a rotation uses it.
@@ -164,6 +165,10 @@ impl Session {
             (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
         };
         if let Some(mappings) = self.sideband.as_mut().and_then(|s| s.read(&mut self.build_ids)) {
+            let items = self.sources.iter_mut().flat_map(|s| s.source.mapped(&mappings, &mut s.loaded));
+            for (key, value) in items.collect::<Vec<_>>() {
+                self.tell(&key, &value);
+            }
             self.send_change(BlockType::Maps, vec![mappings]);
         }
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
@@ -251,7 +256,7 @@ impl Session {
         let now = clock::mono_ns();
         let mut by_source = Table::new(&meta::kind(meta::SOURCE_STATS));
         let kept = self.rings.drained.borrow().kept;
-        for id in self.sources.iter().map(|(id, _)| *id).chain([Id::Task]) {
+        for id in self.sources.iter().map(|s| s.id).chain([Id::Task]) {
             let runs = self.bpf_time.runs(id);
             let slot = id as usize;
             by_source.push(&[
@@ -313,9 +318,10 @@ impl Session {
         let ended = self.started.elapsed();
         self.stopped = Some(Instant::now());
         self.bpf_time.stop();
+        bpf::open_gate(&self.shared, false)?;
         // Detached before the last drain: nothing can come after it.
-        for (_, loaded) in &mut self.sources {
-            loaded.links.clear();
+        for attached in &mut self.sources {
+            attached.loaded.detach();
         }
         loop {
             let before = self.rings.drained.borrow().kept;

@@ -11,7 +11,7 @@ use libbpf_rs::btf::Btf;
 
 use crate::args::RecordArgs;
 use crate::batches::Batches;
-use crate::bpf::SharedMaps;
+use crate::bpf::{self, SharedMaps};
 use crate::build_id::BuildIds;
 use crate::command::{self, Running};
 use crate::filter::Filter;
@@ -20,7 +20,7 @@ use crate::rings::Rings;
 use crate::session::Session;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
-use crate::sources::{self, Context, Source};
+use crate::sources::{self, Attached, Context, Source};
 use crate::stats::{BpfTime, Losses};
 use crate::status::Status;
 use crate::writer::{Message, Plan, Writer};
@@ -63,7 +63,8 @@ impl Session {
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config { own_pid: std::process::id(), wake_bytes: ring_bytes / 4, ..Config::default() };
         filter.configure(&mut config);
-        let context = Context { btf: &btf, config, frequency: args.frequency, cpus: &cpus };
+        args.memory.configure(&mut config);
+        let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
 
         // Load everything; nothing runs yet.
         let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
@@ -105,12 +106,13 @@ impl Session {
                     }
                     items.extend(source.items(&context));
                     names.push(source.name());
-                    attached.push((id_of(source.name()), object));
+                    attached.push(Attached { id: id_of(source.name()), source, loaded: object });
                 }
                 Err(error) if named => return Err(error.context(format!("source {}", source.name()))),
                 Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
             }
         }
+        bpf::open_gate(&shared, true)?;
         if attached.is_empty() {
             bail!("no source can be recorded on this kernel");
         }
@@ -121,7 +123,7 @@ impl Session {
         items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
-        let objects = attached.iter().map(|(id, l)| (*id, l.object())).chain([(Id::Task, tasks.object())]);
+        let objects = attached.iter().map(|a| (a.id, a.loaded.object())).chain([(Id::Task, tasks.object())]);
         let bpf_time = BpfTime::start(objects)?;
         let writer = Writer::start(Plan {
             path: args.output.clone(),

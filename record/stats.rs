@@ -8,7 +8,7 @@ use bpfrec_format::{Source, Table, meta};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, libbpf_sys};
 
 /// Reasons that the BPF programs count, `REASONS` of config.bpf.h.
-const REASONS: u32 = 8;
+const REASONS: u32 = 12;
 /// Sources that they count for.
 const SOURCES: u32 = 16;
 
@@ -42,7 +42,7 @@ impl Losses {
         let now = crate::clock::mono_ns();
         let mut table = Table::new(&meta::kind(meta::LOSS));
         self.last.resize((SOURCES * REASONS) as usize, Vec::new());
-        for source in 0..=Source::Profile as u32 {
+        for source in 0..=Source::Offcpu as u32 {
             for reason in 1..REASONS {
                 let key = source * REASONS + reason;
                 let Some(cpus) = self.map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)? else { continue };
