@@ -77,6 +77,14 @@ struct pid_namespace {
 	struct ns_common ns;
 };
 
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
 struct upid {
 	int nr;
 	struct pid_namespace *ns;
@@ -115,6 +123,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	char comm[16];
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
 };
 
 struct linux_binprm {

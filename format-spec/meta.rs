@@ -169,6 +169,7 @@ pub fn kind(id: u16) -> Kind {
                 ("cgroup_id", U64),
                 ("comm", Text),
                 ("exe", Text),
+                ("mnt_ns", U32),
             ],
         ),
         CGROUP => columns(id, "cgroup", &[("ts_ns", U64), ("cgroup_id", U64), ("parent_id", U64), ("path", Text)]),

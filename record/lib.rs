@@ -4,21 +4,27 @@
 #![cfg(recorder)]
 
 pub mod args;
+mod binaries;
 mod bpf;
-mod build_id;
 mod cgroups;
 mod clock;
 mod command;
+mod elf;
 mod filter;
+mod hits;
+mod images;
 mod kernel;
 mod layout;
 mod limits;
 mod messages;
+mod modules;
+mod open;
 mod output;
 mod perf_ring;
 mod processes;
 mod rings;
 mod rotation;
+mod seen;
 mod segments;
 mod session;
 mod sideband;
@@ -28,6 +34,9 @@ mod stacks;
 mod start;
 mod stats;
 mod status;
+mod symbols;
+mod vdso;
+mod watch;
 mod writer;
 
 pub use session::run;
