@@ -100,6 +100,19 @@ fn blip(scratch: &Scratch, name: &str, function: &str) -> PathBuf {
     binary
 }
 
+/// A stripped binary whose symbols are packed in `.gnu_debugdata`, as in Fedora.
+fn with_debug_data(scratch: &Scratch) -> PathBuf {
+    let full = blip(scratch, "full", "mini_work");
+    let (mini, packed) = (scratch.path("mini"), scratch.path("full.xz"));
+    let mut encoder = xz2::write::XzEncoder::new(fs::File::create(&packed).unwrap(), 6);
+    std::io::Write::write_all(&mut encoder, &fs::read(&full).unwrap()).unwrap();
+    encoder.finish().unwrap();
+    let section = format!(".gnu_debugdata={}", packed.display());
+    let status = Command::new("objcopy").args(["-S", "--add-section", &section]).args([&full, &mini]).status();
+    assert!(status.unwrap().success(), "objcopy");
+    mini
+}
+
 const FAST: [&str; 4] = ["-e", "profile", "-F", "4999"];
 
 #[test]
@@ -206,7 +219,8 @@ fn root_which_symbols_are_written() {
     fs::write(scratch.path("idle.c"), "int idle_main(void) { return 0; } int main(void) { return idle_main(); }")
         .unwrap();
     cc(&["-Wl,--build-id=none", "-o", idle.to_str().unwrap(), scratch.path("idle.c").to_str().unwrap()]);
-    let script = "for i in 1 2 3 4 5; do $dir/stripped; done; $dir/idle";
+    let mini = with_debug_data(&scratch);
+    let script = "for i in 1 2 3 4 5; do $dir/stripped; $dir/mini; done; $dir/idle";
     let record = |name: &str, options: &[&str]| {
         let trace = scratch.path(name);
         record_while(&scratch, &trace, &[&FAST, options].concat(), script);
@@ -217,6 +231,9 @@ fn root_which_symbols_are_written() {
     let found = at(&all, &stripped);
     assert!(found.len() == 1 && found[0].has("blip_work"), "{found:?}");
     assert!(found[0].functions.values().all(|source| *source == meta::symbol_source::DYNSYM));
+    let found = at(&all, &mini);
+    assert!(found.len() == 1, "{found:?}");
+    assert_eq!(found[0].functions.get("mini_work"), Some(&meta::symbol_source::GNU_DEBUGDATA), "{found:?}");
     let vdso: Vec<_> = all.values().filter(|b| b.paths.contains("[vdso]")).collect();
     assert!(vdso.len() == 1 && vdso[0].segments > 0 && vdso[0].build_id.len() >= 16, "{vdso:?}");
     assert_eq!(facts["binaries"]["count"], all.len());
