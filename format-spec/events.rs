@@ -125,9 +125,13 @@ events! {
         cgroup_id: u64,
         /// Name of the thread.
         comm: [u8; 16],
+        /// Inode number of the mount namespace; 0 when it has none any more.
+        mnt_ns: u32,
+        /// 0.
+        _pad: u32,
     }
 
-    /// A process that runs another program now. The fields of [`TaskRow`], then `exe`.
+    /// A process that runs another program now. The fields of [`TaskRow`], with `exe` before those that came later.
     ExecRow exec_row Task [
         /// A process runs another program now.
         sched_exec SCHED_EXEC = 0x21,
@@ -158,6 +162,10 @@ events! {
         comm: [u8; 16],
         /// Path of the program as given to exec (of the interpreter for a script), cut at 255 bytes.
         exe: [u8; 256],
+        /// As in [`TaskRow`].
+        mnt_ns: u32,
+        /// 0.
+        _pad: u32,
     }
 
     /// A cgroup (v2).

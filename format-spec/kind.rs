@@ -77,7 +77,7 @@ impl Field {
 
 /// The unit that a field's name says.
 pub fn unit_of(name: &str) -> &'static str {
-    if name == "pid_ns" {
+    if name == "pid_ns" || name == "mnt_ns" {
         return ""; // the inode number of a namespace
     }
     match name.rsplit('_').next().unwrap_or_default() {

@@ -176,6 +176,7 @@ pub fn kind(id: u16) -> Kind {
                 ("cgroup_id", U64),
                 ("comm", Text),
                 ("exe", Text),
+                ("mnt_ns", U32),
             ],
         ),
         CGROUP => columns(

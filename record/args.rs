@@ -54,12 +54,45 @@ pub struct RecordArgs {
     /// What of memory is recorded
     #[command(flatten)]
     pub memory: crate::memory_args::MemoryArgs,
+    /// Binaries whose function names go into the file: those that stacks hit, all that were mapped, or none
+    #[arg(long, value_enum, default_value_t = Symbols::Hit, value_name = "WHICH")]
+    pub symbols: Symbols,
+    /// Most bytes of function names in the file
+    #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
+    pub symbols_max: u64,
     /// Record while this command runs and pass its exit code on
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
+/// Binaries whose symbols go into the file.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symbols {
+    /// Those that stacks hit.
+    Hit,
+    /// All that were mapped.
+    All,
+    /// None.
+    None,
+}
+
+impl Symbols {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Symbols::Hit => "hit",
+            Symbols::All => "all",
+            Symbols::None => "none",
+        }
+    }
+}
+
 impl RecordArgs {
+    /// Bytes of function names at most: of a bounded recording no more than a quarter.
+    pub fn symbols_bytes(&self) -> u64 {
+        self.max_size.map_or(self.symbols_max, |max| self.symbols_max.min(max / 4))
+    }
+
     /// Whether the output is a directory of segments.
     pub fn rotates(&self) -> bool {
         self.rotate_size.is_some() || self.rotate_time.is_some() || self.max_size.is_some()

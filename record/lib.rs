@@ -5,23 +5,28 @@
 
 pub mod args;
 mod batches;
-
+mod binaries;
 mod bpf;
-mod build_id;
 mod cgroups;
 mod clock;
 mod command;
+mod elf;
 mod filter;
+mod hits;
+mod images;
 mod kernel;
 mod layout;
 mod limits;
 pub mod memory_args;
 mod messages;
+mod modules;
+mod open;
 mod output;
 mod perf_ring;
 mod processes;
 mod rings;
 mod rotation;
+mod seen;
 mod segments;
 mod session;
 mod sideband;
@@ -31,6 +36,9 @@ mod stacks;
 mod start;
 mod stats;
 mod status;
+mod symbols;
+mod vdso;
+mod watch;
 mod writer;
 
 pub use session::run;

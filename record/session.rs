@@ -13,15 +13,18 @@ use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::{self, Loaded, SharedMaps};
-use crate::build_id::BuildIds;
 use crate::command::Running;
+use crate::hits::Hits;
+use crate::modules::Modules;
 use crate::rings::{POLL, Rings};
 use crate::rotation::Rotation;
+use crate::seen::Shared;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
 use crate::sources::Attached;
 use crate::stats::{self, BpfTime, Losses};
 use crate::status::{Figures, Status};
+use crate::watch::Watch;
 use crate::writer::{Message, Outcome, Writer};
 use crate::{clock, limits};
 
@@ -29,6 +32,8 @@ use crate::{clock, limits};
 const DISK_FULL: u8 = 4;
 /// Totals and clocks go to the file this often.
 const CHECKPOINT: Duration = Duration::from_secs(10);
+/// A thread that reads a binary is waited for so long where it matters.
+const LOCK: Duration = Duration::from_secs(2);
 /// After a stop the writer gets this long to take what is in the rings.
 const LAST_CALL: Duration = Duration::from_secs(10);
 
@@ -66,19 +71,23 @@ pub(crate) struct Session {
     /// Set by signals.
     pub stop: Arc<AtomicBool>,
     pub shared: SharedMaps,
-    /// Keeps the task programs attached.
-    #[expect(dead_code, reason = "dropping it detaches")]
+    /// The task programs.
     pub tasks: Loaded,
     pub sources: Vec<Attached>,
     pub rings: Rings,
-    pub sideband: Option<Sideband>,
+    /// What is known of processes and binaries.
+    pub seen: Shared,
+    /// Code that stacks hit.
+    pub hits: Hits,
+    /// Kernel modules that are loaded.
+    pub modules: Modules,
+    /// The thread that the kernel's records wake.
+    pub watch: Watch,
     /// Away while a rotation uses it.
     pub snapshot: Option<Snapshot>,
     pub rotation: Option<Rotation>,
     /// Link of the task iterator.
     pub iterator: Arc<Link>,
-    /// For mappings whose records have no build id.
-    pub build_ids: BuildIds,
     pub losses: Losses,
     pub bpf_time: BpfTime,
     /// Runs of probes that the kernel left out, by source, and when they were last looked at.
@@ -132,6 +141,7 @@ impl Session {
             }
             if checkpoint.elapsed() >= CHECKPOINT {
                 checkpoint = Instant::now();
+                self.look_at_modules();
                 self.checkpoint();
             }
             if self.args.rotates() {
@@ -164,12 +174,23 @@ impl Session {
             let mut drained = self.rings.drained.borrow_mut();
             (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
         };
-        if let Some(mappings) = self.sideband.as_mut().and_then(|s| s.read(&mut self.build_ids)) {
-            let items = self.sources.iter_mut().flat_map(|s| s.source.mapped(&mappings, &mut s.loaded));
-            for (key, value) in items.collect::<Vec<_>>() {
-                self.tell(&key, &value);
+        // The thread that holds the lock is reading the same records; what it finds goes out the next time.
+        let patience = if all { LOCK } else { Duration::ZERO };
+        let changes = self.seen.lock_within(patience).map(|mut seen| {
+            seen.read();
+            if self.hits.is_full() {
+                self.hits.resolve(&mut seen);
             }
-            self.send_change(BlockType::Maps, vec![mappings]);
+            seen.take()
+        });
+        for (block_type, tables) in changes.into_iter().flatten() {
+            for mappings in tables.iter().filter(|t| t.kind == meta::MAPPING) {
+                let items = self.sources.iter_mut().flat_map(|s| s.source.mapped(mappings, &mut s.loaded));
+                for (key, value) in items.collect::<Vec<_>>() {
+                    self.tell(&key, &value);
+                }
+            }
+            self.send_change(block_type, tables);
         }
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
             let is = |t: &&Table| self.registry.get(t.kind).is_some_and(|k| k.block_type() == block_type);
@@ -182,6 +203,7 @@ impl Session {
             }
         }
         if let Some(stacks) = stacks {
+            self.hits.add(&stacks);
             self.send(Message::Tables(BlockType::Stacks, vec![stacks]));
         }
         for chunk in chunks {
@@ -223,13 +245,25 @@ impl Session {
             }
         }
         self.losses_read_ns = clock::mono_ns();
-        let lost = self.sideband.as_mut().map_or(0, Sideband::take_lost);
+        let lost = self.seen.lock_within(Duration::ZERO).map_or(0, |mut seen| {
+            self.hits.resolve(&mut seen);
+            seen.sideband.as_mut().map_or(0, Sideband::take_lost)
+        });
         if lost > 0 {
             let now = clock::mono_ns();
             let row = stats::loss_row(Id::Task as u16, None, (now, now), meta::reason::MAPPINGS_LOST, lost);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
         Ok(())
+    }
+
+    /// Modules make no records when they come and go.
+    fn look_at_modules(&mut self) {
+        match self.modules.changes() {
+            Ok(Some(table)) => self.send_change(BlockType::KernelSymbols, vec![table]),
+            Ok(None) => {}
+            Err(error) => self.status.say(&format!("modules loaded meanwhile have no names: {error:#}")),
+        }
     }
 
     fn figures(&self) -> Figures {
@@ -309,6 +343,10 @@ impl Session {
         if (full || old)
             && let Some(snapshot) = self.snapshot.take()
         {
+            // Without the lock the new segment lacks the binaries that are not seen again; the old one has them.
+            if let Some(mut seen) = self.seen.lock_within(LOCK) {
+                seen.binaries.next_segment();
+            }
             self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
         }
         Ok(())
@@ -323,6 +361,8 @@ impl Session {
         for attached in &mut self.sources {
             attached.loaded.detach();
         }
+        self.tasks.links.clear();
+        self.watch.stop();
         loop {
             let before = self.rings.drained.borrow().kept;
             self.drain(true)?;
@@ -336,6 +376,8 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
+        self.look_at_modules();
+        self.write_symbols();
         self.checkpoint();
         let mut figures = self.figures();
         self.send(Message::Finish(reason));

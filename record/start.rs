@@ -5,24 +5,27 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bpfrec_format::{Registry, Source as Id};
+use bpfrec_format::{BlockType, Registry, Source as Id};
 use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
 use crate::args::RecordArgs;
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
-use crate::build_id::BuildIds;
 use crate::command::{self, Running};
 use crate::filter::Filter;
+use crate::hits::Hits;
 use crate::layout::Config;
+use crate::modules::Modules;
 use crate::rings::Rings;
+use crate::seen::Shared;
 use crate::session::Session;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
 use crate::sources::{self, Attached, Context, Source};
 use crate::stats::{BpfTime, Losses};
 use crate::status::Status;
+use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
 use crate::{clock, kernel, limits};
 
@@ -83,18 +86,21 @@ impl Session {
         let losses = Losses::new(MapHandle::try_from(shared.get("lost")?)?);
 
         // From here on what changes is seen; then what is there already is read. So nothing falls in between.
-        let sideband = match Sideband::open(&cpus) {
-            Ok(sideband) => Some(sideband),
-            Err(error) => {
-                status.say(&format!("mappings made from now on are not recorded: {error:#}"));
-                None
-            }
-        };
+        let seen = Shared::new();
+        match Sideband::open(&cpus) {
+            Ok(sideband) => seen.lock().sideband = Some(sideband),
+            Err(error) => status.say(&format!("mappings made from now on are not recorded: {error:#}")),
+        }
+        let watch = Watch::start(seen.clone())?;
         sources::task::attach(&mut tasks).context("the task programs")?;
-        let mut snapshot = Snapshot::new(Arc::clone(&registry));
+        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
         let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
         let (first, warnings) = snapshot.take(&iterator)?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
+
+        let modules = Modules::new();
+        let kallsyms = first.iter().find(|(block_type, _)| *block_type == BlockType::KernelSymbols);
+        items.extend(kallsyms.and_then(|(_, t)| kernel::hidden(t)).map(|by| ("kernel_symbols_hidden".into(), by)));
 
         let mut names = Vec::new();
         let mut attached = Vec::new();
@@ -119,6 +125,7 @@ impl Session {
         items.push(("sources".into(), names.join(",")));
         items.push(("start_mono_ns".into(), clock::mono_ns().to_string()));
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
+        items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
         items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
@@ -145,11 +152,13 @@ impl Session {
             tasks,
             sources: attached,
             rings,
-            sideband,
+            seen,
+            hits: Hits::default(),
+            modules,
+            watch,
             snapshot: Some(snapshot),
             rotation: None,
             iterator,
-            build_ids: BuildIds::default(),
             losses,
             bpf_time,
             left_out: [0; 16],

@@ -88,6 +88,13 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         "cgroups": facts.cgroups,
         "mappings": facts.mappings,
         "kernel_symbols": facts.kernel_symbols,
+        "binaries": {
+            "count": facts.binaries,
+            "with_symbols": facts.with_symbols,
+            "symbols": facts.symbols,
+            "missing": facts.missing.clone(),
+            "bytes": facts.symbol_bytes(),
+        },
         "segments": trace.segments.len(),
         "missing_blocks": trace.missing_blocks(),
         "damaged_blocks": facts.damaged.len(),
@@ -156,6 +163,19 @@ fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
         "\n{} stacks, {} tasks, {} cgroups, {} mappings, {} kernel symbols",
         facts.stacks, facts.tasks, facts.cgroups, facts.mappings, facts.kernel_symbols
     )?;
+    if facts.binaries > 0 {
+        writeln!(
+            out,
+            "{} binaries, {} with symbols: {} functions, {} bytes",
+            facts.binaries,
+            facts.with_symbols,
+            facts.symbols,
+            facts.symbol_bytes()
+        )?;
+    }
+    for (missing, binaries) in &facts.missing {
+        writeln!(out, "  {binaries} without: {}", shown(missing))?;
+    }
     let cost = &facts.recorder;
     let (cpu_s, bpf_s, mib) =
         (cost.cpu_ns as f64 / 1e9, cost.bpf_ns as f64 / 1e9, cost.max_rss_bytes as f64 / 1048576.0);

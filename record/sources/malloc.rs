@@ -22,7 +22,7 @@ use self::probes::Probes;
 use self::who::Who;
 use super::{Context, Source};
 use crate::bpf::{self, Loaded, SharedMaps};
-use crate::build_id;
+use crate::open;
 use crate::processes::Mapping;
 
 mod skel {
@@ -158,7 +158,8 @@ impl State {
     }
 
     fn attach_mapping(&mut self, mapping: &Mapping, loaded: &mut Loaded) -> Result<bool> {
-        let Some(file) = build_id::open(mapping) else { return Ok(false) };
+        let mut found = open::candidates(mapping, std::iter::empty()).filter(|found| found.sure);
+        let Some(file) = found.next().map(|found| found.file) else { return Ok(false) };
         let path = Path::new(OsStr::from_bytes(&mapping.path));
         // Of files that were named only those, or what is at the same place in another container.
         let asked = !self.libs.is_empty();

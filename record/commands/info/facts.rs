@@ -1,6 +1,6 @@
 //! What `bpfrec info` tells, gathered in one pass over the blocks.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bpfrec_format::meta::{self, reason};
 use bpfrec_format::{BlockRef, BlockType, Column, EndReason, Error, Segment, Source, Table, Trace, events};
@@ -65,6 +65,14 @@ pub struct Facts {
     pub kernel_symbols: u64,
     /// Mappings.
     pub mappings: u64,
+    /// Different binaries.
+    pub binaries: u64,
+    /// Of these, with functions in the trace.
+    pub with_symbols: u64,
+    /// Functions in the trace.
+    pub symbols: u64,
+    /// Why binaries have no functions here, or not all: reason and binaries.
+    pub missing: BTreeMap<String, u64>,
     /// The last that the recorder said.
     pub recorder: Cost,
     /// Rows and blocks that this version does not understand.
@@ -78,6 +86,8 @@ struct Ids {
     stacks: HashSet<u64>,
     tasks: HashSet<(u64, u64)>,
     cgroups: HashSet<u64>,
+    /// Functions and what is missing, as the last row says.
+    binaries: HashMap<u64, (u64, String)>,
     cost_ts_ns: u64,
 }
 
@@ -121,6 +131,14 @@ impl Facts {
         facts.duration_ns = last_ns.saturating_sub(first.unwrap_or(start_ns));
         (facts.stacks, facts.tasks) = (ids.stacks.len() as u64, ids.tasks.len() as u64);
         facts.cgroups = ids.cgroups.len() as u64;
+        facts.binaries = ids.binaries.len() as u64;
+        for (symbols, missing) in ids.binaries.into_values() {
+            facts.with_symbols += u64::from(symbols > 0);
+            facts.symbols += symbols;
+            if !missing.is_empty() {
+                *facts.missing.entry(missing).or_default() += 1;
+            }
+        }
         facts.sum_sources(trace);
         facts
     }
@@ -150,8 +168,8 @@ impl Facts {
                 _ => {}
             }
         }
-        use BlockType::{Cgroups, Checkpoint, Loss, Stacks, Tasks};
-        if [Stacks, Tasks, Cgroups, Loss, Checkpoint].contains(&block_type) {
+        use BlockType::{Binaries, Cgroups, Checkpoint, Loss, Stacks, Tasks};
+        if [Stacks, Tasks, Cgroups, Loss, Checkpoint, Binaries].contains(&block_type) {
             for table in segment.read(block, &|id| id != meta::INDEX_ENTRY)?.tables {
                 self.table(segment, &table, start_ns, ids);
             }
@@ -176,6 +194,13 @@ impl Facts {
                     *sum = sum.saturating_add(*lost);
                 }
             }
+            meta::BINARY => {
+                let Some(Column::Text(missing)) = table.column(kind, "missing") else { return };
+                for (i, (id, symbols)) in field("binary_id").iter().zip(field("symbols")).enumerate() {
+                    let missing = String::from_utf8_lossy(missing.get(i)).into_owned();
+                    ids.binaries.insert(*id, (*symbols, missing));
+                }
+            }
             meta::RECORDER_STATS => {
                 let rows = field("ts_ns").iter().zip(field("cpu_ns")).zip(field("bpf_ns")).zip(field("max_rss_bytes"));
                 for (((ts_ns, cpu_ns), bpf_ns), max_rss_bytes) in rows {
@@ -187,6 +212,11 @@ impl Facts {
             }
             _ => {}
         }
+    }
+
+    /// Bytes that functions of binaries take in the file.
+    pub fn symbol_bytes(&self) -> u64 {
+        self.sizes.get(&(BlockType::BinarySymbols as u8)).map_or(0, |size| size.bytes)
     }
 
     fn sum_sources(&mut self, trace: &Trace) {
