@@ -18,6 +18,10 @@ struct config {
 	u32 issue_rq_arg;     /* ... in block_rq_issue, */
 	u32 requeue_rq_arg;   /* ... in block_rq_requeue, */
 	u32 merge_rq_arg;     /* ... in block_rq_merge */
+	u32 task_storage;     /* offcpu: the kernel keeps our state of a thread with the thread */
+	u32 min_wait_ns;      /* offcpu: shorter waits are summed up */
+	u32 exact_stacks;     /* offcpu: stacks are never remembered */
+	u32 waker_stacks;     /* offcpu: stacks of wakers too */
 	u32 pad;
 };
 
@@ -34,4 +38,12 @@ enum {
 	SOURCE_OFFCPU = 7,
 	SOURCES = 16
 };
-enum { LOST_RING = 1, LOST_STACK_RING = 2, LOST_TASK_RING = 3, LOST_STACK = 6, LOST_TABLE = 7, REASONS = 8 };
+enum {
+	LOST_RING = 1,
+	LOST_STACK_RING = 2,
+	LOST_TASK_RING = 3,
+	LOST_STACK = 6,
+	LOST_TABLE = 7,
+	LOST_THREAD = 10,
+	REASONS = 11
+};

@@ -34,9 +34,11 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_F_USER_STACK = 1ULL << 8 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
@@ -99,10 +101,20 @@ struct thread_info {
 	u32 cpu;
 };
 
+struct thread_struct {
+	unsigned long sp; /* x86 */
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;
+	int on_cpu;
+	int exit_state;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	void *stack;
+	struct thread_struct thread;
 	int prio;
 	pid_t pid;
 	pid_t tgid;

@@ -128,7 +128,7 @@ impl Kind {
             meta::CLOCK => BlockType::Clock,
             meta::LOSS => BlockType::Loss,
             meta::KERNEL_SYMBOL => BlockType::KernelSymbols,
-            meta::SOURCE_STATS | meta::RECORDER_STATS => BlockType::Checkpoint,
+            meta::SOURCE_STATS | meta::RECORDER_STATS | meta::STACK_STATS => BlockType::Checkpoint,
             meta::INDEX_ENTRY => BlockType::Index,
             meta::END => BlockType::End,
             _ => BlockType::Events,

@@ -29,6 +29,9 @@ pub const INDEX_ENTRY: u16 = 12;
 /// End of the segment.
 pub const END: u16 = 13;
 
+/// Stacks that a source took so far.
+pub const STACK_STATS: u16 = 14;
+
 /// Why events were lost: `reason` of [`LOSS`].
 pub mod reason {
     /// A CPU's ring was full.
@@ -52,6 +55,9 @@ pub mod reason {
     /// The kernel left a probe out, as it was already running on that CPU: an interrupt came in its middle.
     pub const PROBE_BUSY: u64 = 9;
 
+    /// There was no room for what a source must know of a thread.
+    pub const THREAD_TABLE_FULL: u64 = 10;
+
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
         !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
@@ -69,6 +75,7 @@ pub mod reason {
             TABLE_FULL => "request table full",
             DAMAGED => "block damaged",
             PROBE_BUSY => "probe was running already",
+            THREAD_TABLE_FULL => "thread table full",
             _ => "unknown reason",
         }
     }
@@ -175,6 +182,20 @@ pub fn kind(id: u16) -> Kind {
             ],
         ),
         INDEX_ENTRY => columns(id, "index_entry", &[("offset_bytes", U64), ("header", Text)]),
+        STACK_STATS => columns(
+            id,
+            "stack_stats",
+            &[
+                ("ts_ns", U64),
+                ("source", U16),
+                ("space", U8),
+                ("walked", U64),
+                ("remembered", U64),
+                ("checked", U64),
+                ("wrong", U64),
+                ("failed", U64),
+            ],
+        ),
         END => {
             let mut kind = columns(
                 id,
@@ -202,5 +223,5 @@ pub fn kind(id: u16) -> Kind {
 
 /// All kinds of this module.
 pub fn kinds() -> Vec<Kind> {
-    (HEADER_ITEM..=END).map(kind).collect()
+    (HEADER_ITEM..=STACK_STATS).map(kind).collect()
 }

@@ -48,10 +48,12 @@ pub struct Loaded {
     skeleton: Box<dyn Skel<'static>>,
     /// Dropping these detaches.
     pub links: Vec<Link>,
+    /// Iterator over rows that are only known when all others have been made.
+    pub last: Option<Link>,
 }
 
 /// Maps that belong to one object alone.
-const OWN: [&str; 2] = ["scratch", "issuers"];
+const OWN: [&str; 3] = ["scratch", "issuers", "words"];
 
 /// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
 pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
@@ -70,6 +72,10 @@ where
             map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
         } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
+        } else if name == "thread_storage" {
+            map.set_autocreate(config.task_storage == 1)?;
+        } else if name == "thread_table" {
+            map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
         } else if name == "rings" {
             let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")?;
             map.set_max_entries(possible as u32)?;
@@ -97,7 +103,7 @@ where
         }
         shared.maps.push((name, handle));
     }
-    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new() })
+    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new(), last: None })
 }
 
 impl Loaded {

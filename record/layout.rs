@@ -22,6 +22,14 @@ pub struct Config {
     pub requeue_rq_arg: u32,
     /// ... in `block_rq_merge`.
     pub merge_rq_arg: u32,
+    /// 1: the kernel keeps offcpu's state of a thread with the thread.
+    pub task_storage: u32,
+    /// Waits shorter than this are summed up, ns.
+    pub min_wait_ns: u32,
+    /// 1: stacks of waits are never remembered.
+    pub exact_stacks: u32,
+    /// 1: stacks of wakers too.
+    pub waker_stacks: u32,
     /// 0.
     pub pad: u32,
 }
@@ -39,6 +47,10 @@ impl Config {
             self.issue_rq_arg,
             self.requeue_rq_arg,
             self.merge_rq_arg,
+            self.task_storage,
+            self.min_wait_ns,
+            self.exact_stacks,
+            self.waker_stacks,
             self.pad,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()

@@ -70,7 +70,8 @@ impl Drained {
         self.registry.get(kind).filter(|k| k.row_size as usize == row.len()).map(|k| (ts, k))
     }
 
-    fn event(&mut self, slot: usize, row: &[u8]) {
+    /// Takes in a row for the CPU in `slot`.
+    pub fn event(&mut self, slot: usize, row: &[u8]) {
         let Some((ts, kind)) = self.kind(row) else {
             debug_assert!(false, "a ring carried {} bytes that are no event", row.len());
             return;
@@ -94,6 +95,18 @@ impl Drained {
             let chunk = cpu.take();
             self.full.push(chunk);
         }
+    }
+
+    /// Takes in rows that follow each other in `rows`. Returns the bytes of those that are there as a whole.
+    pub fn events(&mut self, slot: usize, rows: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(size) = rows.get(at + 10..at + 12) {
+            let size = usize::from(u16::from_ne_bytes([size[0], size[1]]));
+            let Some(row) = rows.get(at..at + size).filter(|row| !row.is_empty()) else { break };
+            self.event(slot, row);
+            at += size;
+        }
+        at
     }
 
     fn task(&mut self, row: &[u8]) {

@@ -2,6 +2,7 @@
 //! and a line in [`all`].
 
 mod block;
+mod offcpu;
 mod profile;
 mod sched;
 pub mod task;
@@ -47,11 +48,11 @@ pub trait Source {
 
 /// All sources, in the order in which they are attached: the sampler last, so that it does not see the attaching.
 pub fn all() -> Vec<Box<dyn Source>> {
-    vec![Box::new(sched::Sched), Box::new(block::Block), Box::new(profile::Profile)]
+    vec![Box::new(sched::Sched), Box::new(offcpu::Offcpu), Box::new(block::Block), Box::new(profile::Profile)]
 }
 
 /// Names of [`all`], for the command line.
-pub const NAMES: [&str; 3] = ["sched", "block", "profile"];
+pub const NAMES: [&str; 4] = ["sched", "offcpu", "block", "profile"];
 
 /// What is recorded when no source is asked for.
 pub const DEFAULT: [&str; 3] = ["sched", "block", "profile"];
