@@ -105,6 +105,10 @@ struct thread_struct {
 	unsigned long sp; /* x86 */
 };
 
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
@@ -115,6 +119,7 @@ struct task_struct {
 	unsigned long nivcsw;
 	void *stack;
 	struct thread_struct thread;
+	struct sched_entity se;
 	int prio;
 	pid_t pid;
 	pid_t tgid;

@@ -19,7 +19,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SHORT_SPAN_NS 1000000000ULL /* short waits of a thread are summed up for this long */
 #define SPACES 2
 
-enum { KERNEL_REMEMBERED = 1, USER_REMEMBERED = 2, BEGAN_BEFORE = 4 };
+enum { KERNEL_REMEMBERED = 1, USER_REMEMBERED = 2, BEGAN_BEFORE = 4, END_UNSEEN = 16 };
 
 /* A thread, as far as its waits go. */
 struct thread {
@@ -29,6 +29,7 @@ struct thread {
 	u64 waker_kernel_stack_id;
 	u64 waker_user_stack_id;
 	u64 switches; /* that it had made when it left */
+	u64 ran_ns;   /* its CPU time then */
 	u64 short_ns;
 	u64 short_from_ns;
 	u32 short_count;
@@ -37,6 +38,7 @@ struct thread {
 	u32 waker_tid;
 	u32 waker_pid;
 	u32 seen; /* it has left the CPU or come back since the start */
+	u32 pad;
 	struct kernel_memo kernel[MEMOS];
 	struct user_memo user[MEMOS];
 };
@@ -162,14 +164,35 @@ static __always_inline void send_short(struct thread *t, struct task_struct *tas
 	EVENT_SUBMIT(row, ring);
 }
 
+/*
+ * A thread that is off the CPU as far as we know, but has run: the kernel left our program out when it came back. Its
+ * CPU time tells when that was; the kernel stack is gone.
+ */
+static __always_inline void fill_unseen(struct offcpu_row *row, struct thread *t, struct task_struct *task, u64 ts_ns)
+{
+	u64 came_ns = ts_ns - (task->se.sum_exec_runtime - t->ran_ns);
+
+	if (came_ns > ts_ns || came_ns < t->off_ns)
+		came_ns = t->off_ns;
+	fill_row(row, task, KIND_OFFCPU_WAIT, came_ns);
+	fill_wait(row, t, t->off_ns, came_ns);
+	row->flags |= END_UNSEEN;
+}
+
 static __always_inline void leave(void *ctx, struct task_struct *task, u32 state, u64 ts_ns)
 {
 	struct thread *t = thread_of(task);
+	struct offcpu_row *row;
 	u32 tid = task->pid;
 	bool remembered;
+	void *ring;
 
 	if (!t)
 		return;
+	if (t->off_ns && EVENT_RESERVE(row, ring, SOURCE_OFFCPU)) {
+		fill_unseen(row, t, task, ts_ns);
+		EVENT_SUBMIT(row, ring);
+	}
 	if (state & TASK_DEAD) {
 		if (t->short_count)
 			send_short(t, task, ts_ns);
@@ -187,6 +210,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	}
 	t->prev_state = state;
 	t->switches = task->nvcsw + task->nivcsw;
+	t->ran_ns = task->se.sum_exec_runtime;
 	t->off_ns = ts_ns;
 	t->seen = 1;
 }
@@ -323,6 +347,11 @@ int offcpu_rest(struct bpf_iter__task *ctx)
 	if (t && t->seen) {
 		if (!t->off_ns || t->off_ns >= end_ns)
 			return 0;
+		if (task->on_cpu || t->switches != task->nvcsw + task->nivcsw) {
+			fill_unseen(&row, t, task, end_ns);
+			bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
+			return 0;
+		}
 		fill_wait(&row, t, t->off_ns, end_ns);
 	} else {
 		if (task->on_cpu)
@@ -333,9 +362,7 @@ int offcpu_rest(struct bpf_iter__task *ctx)
 		if (!row.prev_state)
 			row.queued_ns = row.wait_ns;
 	}
-	/* It may have run again since the other programs were detached: then its stack is that of another wait. */
-	if (!t || !t->seen || t->switches == task->nvcsw + task->nivcsw)
-		row.kernel_stack_id = kernel_stack(NULL, 0, task, end_ns, &remembered);
+	row.kernel_stack_id = kernel_stack(NULL, 0, task, end_ns, &remembered);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
