@@ -224,6 +224,10 @@ static __always_inline u64 user_key(struct words *w, struct task_struct *task)
 	for (i = 0; i < USER_FRAMES; i++) {
 		at = regs.bp - base;
 		if (at >= valid) {
+			/* The usual end of a chain. Nothing is mapped there, and a fault would cost more than all else
+			 * here. */
+			if (regs.bp < 4096)
+				return key | 1;
 			at = 0;
 			base = regs.bp;
 			valid = USER_BYTES - 15;
