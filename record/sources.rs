@@ -48,7 +48,7 @@ pub trait Source {
 
 /// All sources, in the order in which they are attached: the sampler last, so that it does not see the attaching.
 pub fn all() -> Vec<Box<dyn Source>> {
-    vec![Box::new(sched::Sched), Box::new(offcpu::Offcpu), Box::new(block::Block), Box::new(profile::Profile)]
+    vec![Box::new(sched::Sched), Box::<offcpu::Offcpu>::default(), Box::new(block::Block), Box::new(profile::Profile)]
 }
 
 /// Names of [`all`], for the command line.

@@ -1,5 +1,6 @@
 //! Waits of threads, with their stacks.
 
+use std::cell::Cell;
 use std::io::Read;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +16,11 @@ mod skel {
 }
 
 /// Source `offcpu`.
-pub struct Offcpu;
+#[derive(Default)]
+pub struct Offcpu {
+    /// Whether the kernel keeps our state of a thread with the thread.
+    task_storage: Cell<bool>,
+}
 
 /// Programs that make the state of a thread in the kernel's task storage.
 const MAKERS: [&str; 2] = ["offcpu_fork", "offcpu_prepare"];
@@ -35,9 +40,11 @@ impl Source for Offcpu {
         config.switch_state_arg = u32::from(args >= 4);
         // Whether tracing programs may use task storage (5.12) is not to be seen in the type information: try.
         config.task_storage = 1;
+        self.task_storage.set(true);
         let storage = bpf::load(skel::OffcpuSkelBuilder::default(), config, shared, &|_| true);
         storage.or_else(|_| {
             config.task_storage = 0;
+            self.task_storage.set(false);
             let wanted = |program: &str| !MAKERS.contains(&program);
             bpf::load(skel::OffcpuSkelBuilder::default(), config, shared, &wanted)
         })
@@ -66,9 +73,12 @@ impl Source for Offcpu {
     }
 
     fn items(&self, context: &Context<'_>) -> Vec<(String, String)> {
-        let mut items = vec![("offcpu_min_wait_ns".into(), context.config.min_wait_ns.to_string())];
         let stacks = if context.config.exact_stacks == 1 { "exact" } else { "remembered" };
-        items.push(("offcpu_stacks".into(), stacks.into()));
-        items
+        let threads = if self.task_storage.get() { "task storage" } else { "table" };
+        vec![
+            ("offcpu_min_wait_ns".into(), context.config.min_wait_ns.to_string()),
+            ("offcpu_stacks".into(), stacks.into()),
+            ("offcpu_threads".into(), threads.into()),
+        ]
     }
 }
