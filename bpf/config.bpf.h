@@ -22,7 +22,7 @@ struct config {
 	u32 sample_bytes;     /* kmem, malloc: one allocation in about so many bytes; 0: all */
 	u32 keep_live;	      /* kmem, malloc: a free counts only when its allocation was recorded */
 	u32 family;	      /* malloc: only the recorder's children and theirs */
-	u32 task_storage;     /* malloc: the kernel has storage in tasks */
+	u32 task_storage;     /* malloc, offcpu: the kernel has storage in tasks */
 	u32 possible_cpus;
 	u32 page_bytes;
 	u32 kmalloc_size_arg;	   /* kmem: number of the argument with the bytes asked for, 2 or 3, */
@@ -31,6 +31,9 @@ struct config {
 	u32 cache_node_size_arg;   /* ... */
 	u32 percpu_size_arg;	   /* ... 2 or 3 */
 	u32 uprobe_multi;	   /* malloc: one link holds many probes; for the recorder */
+	u32 min_wait_ns;	   /* offcpu: shorter waits are summed up */
+	u32 exact_stacks;	   /* offcpu: stacks are never remembered */
+	u32 waker_stacks;	   /* offcpu: stacks of wakers too */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");
@@ -54,5 +57,6 @@ enum {
 	LOST_TABLE = 7,
 	LOST_LIVE = 10,
 	LOST_CALL = 11,
-	REASONS = 12
+	LOST_THREAD = 12,
+	REASONS = 13
 };

@@ -74,3 +74,47 @@ static __always_inline u64 page_frame(u64 page)
 		bpf_probe_read_kernel(&base, sizeof(base), &vmemmap_base);
 	return (page - base) / bpf_core_type_size(struct page);
 }
+
+#if defined(__TARGET_ARCH_x86)
+
+/* Of the registers with which a task entered the kernel. */
+struct user_regs {
+	u64 bp;
+	u64 ip;
+	u64 cs;
+	u64 sp;
+};
+
+struct pt_regs___entry {
+	unsigned long bp;
+	unsigned long ip;
+	unsigned short
+	    cs; /* a long with the same low bytes before ee63291aa828 ("x86/ptrace: Cleanup the definition") */
+	unsigned long sp;
+} __attribute__((preserve_access_index));
+
+enum bpf_func_id___regs { BPF_FUNC_task_pt_regs___regs = 175 };
+
+/* bpf_task_pt_regs() came with dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). */
+static __always_inline bool read_user_regs(struct task_struct *task, struct user_regs *regs)
+{
+	struct pt_regs___entry *entry;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___regs, BPF_FUNC_task_pt_regs___regs)) {
+		entry = (void *)bpf_task_pt_regs(task);
+		regs->bp = entry->bp;
+		regs->ip = entry->ip;
+		regs->cs = entry->cs;
+		regs->sp = entry->sp;
+		return true;
+	}
+	/* At the top of a stack of 16 KiB; with KASAN it is larger, and then what is read here has a wrong `cs`. */
+	entry = (void *)((u64)task->stack + 16384 - 168);
+	regs->bp = BPF_CORE_READ(entry, bp);
+	regs->ip = BPF_CORE_READ(entry, ip);
+	regs->cs = BPF_CORE_READ(entry, cs);
+	regs->sp = BPF_CORE_READ(entry, sp);
+	return true;
+}
+
+#endif

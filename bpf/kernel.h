@@ -118,10 +118,25 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct thread_struct {
+	unsigned long sp; /* x86 */
+};
+
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;
+	int on_cpu;
+	int exit_state;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	void *stack;
+	struct thread_struct thread;
+	struct sched_entity se;
 	int prio;
 	pid_t pid;
 	pid_t tgid;

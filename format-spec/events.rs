@@ -477,6 +477,8 @@ pub mod offcpu_flag {
     pub const BEGAN_BEFORE: u32 = 4;
     /// The waker's stacks were remembered.
     pub const WAKER_REMEMBERED: u32 = 8;
+    /// The thread was not seen to come back: the end of the wait follows from its CPU time. It has no kernel stack.
+    pub const END_UNSEEN: u32 = 16;
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Kind {
             meta::BINARY | meta::BINARY_SEGMENT => BlockType::Binaries,
             meta::BINARY_SYMBOL => BlockType::BinarySymbols,
             meta::JIT_SYMBOL => BlockType::JitSymbols,
-            meta::SOURCE_STATS | meta::RECORDER_STATS => BlockType::Checkpoint,
+            meta::SOURCE_STATS | meta::RECORDER_STATS | meta::STACK_STATS => BlockType::Checkpoint,
             meta::INDEX_ENTRY => BlockType::Index,
             meta::END => BlockType::End,
             _ => BlockType::Events,

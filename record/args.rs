@@ -27,6 +27,15 @@ pub struct RecordArgs {
     #[arg(short = 'F', long = "frequency", default_value_t = 99, value_name = "HZ",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub frequency: u32,
+    /// Waits shorter than this are summed up a thread, without stacks (offcpu)
+    #[arg(long, value_parser = parse_duration, default_value = "0", value_name = "TIME")]
+    pub min_wait: Duration,
+    /// Walk the stacks of each wait, also where the thread waited at the same place before (offcpu)
+    #[arg(long)]
+    pub exact_stacks: bool,
+    /// Stacks of who wakes a thread, too (offcpu)
+    #[arg(long)]
+    pub waker_stacks: bool,
     /// Only these processes
     #[arg(short, long, value_delimiter = ',', value_name = "PID,...")]
     pub pid: Vec<u32>,

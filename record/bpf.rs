@@ -48,16 +48,18 @@ pub struct Loaded {
     skeleton: Box<dyn Skel<'static>>,
     /// Dropping these detaches.
     pub links: Vec<Link>,
+    /// Iterator over rows that are only known when all others have been made.
+    pub last: Option<Link>,
 }
 
 /// Maps that belong to one object alone.
-const OWN: [&str; 3] = ["scratch", "issuers", "live"];
+const OWN: [&str; 4] = ["scratch", "issuers", "live", "words"];
 
 /// Whether a map is used with this configuration. Programs that name one that is not made are told so by constants.
 fn is_used(map: &str, config: &Config) -> bool {
     match map {
         "live" => config.keep_live != 0,
-        "threads" => config.task_storage != 0,
+        "threads" | "thread_storage" => config.task_storage != 0,
         "threads_by_tid" | "new_thread" => config.task_storage == 0,
         _ => true,
     }
@@ -85,6 +87,8 @@ where
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
         } else if name == "batches" {
             map.set_max_entries(possible)?;
+        } else if name == "thread_table" {
+            map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
         } else if name == "rings" {
             map.set_max_entries(possible)?;
             let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
@@ -118,7 +122,7 @@ where
         }
         shared.maps.push((name, handle));
     }
-    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new() })
+    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new(), last: None })
 }
 
 impl Loaded {

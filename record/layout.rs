@@ -48,6 +48,12 @@ pub struct Config {
     pub percpu_size_arg: u32,
     /// 1: the kernel has links that hold many uprobes; read by the recorder only.
     pub uprobe_multi: u32,
+    /// Waits shorter than this are summed up, ns.
+    pub min_wait_ns: u32,
+    /// 1: stacks of waits are never remembered.
+    pub exact_stacks: u32,
+    /// 1: stacks of wakers too.
+    pub waker_stacks: u32,
 }
 
 impl Config {
@@ -76,6 +82,9 @@ impl Config {
             self.cache_node_size_arg,
             self.percpu_size_arg,
             self.uprobe_multi,
+            self.min_wait_ns,
+            self.exact_stacks,
+            self.waker_stacks,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }

@@ -73,14 +73,15 @@ impl Drained {
         self.registry.get(kind).filter(|k| k.row_size as usize == row.len()).map(|k| (ts, k))
     }
 
-    /// Takes a record of a ring: one row, or many from a batch.
-    fn events(&mut self, slot: usize, mut record: &[u8]) {
-        while let Some((ts, kind)) = head(record) {
-            let Some((source, row, rest)) = self.split(kind, record) else { break };
+    /// Takes in the rows of a record: one, or many from a batch. Returns the bytes of those that are there as a whole.
+    pub fn events(&mut self, slot: usize, record: &[u8]) -> usize {
+        let mut left = record;
+        while let Some((ts, kind)) = head(left) {
+            let Some((source, row, rest)) = self.split(kind, left) else { break };
             self.event(slot, ts, kind, source, row);
-            record = rest;
+            left = rest;
         }
-        debug_assert!(record.is_empty(), "a ring carried {} bytes that are no event", record.len());
+        record.len() - left.len()
     }
 
     /// The source of a row of `kind`, its bytes, and those after it.
@@ -199,7 +200,8 @@ impl Rings {
             let drained = Rc::clone(&drained);
             let mut builder = RingBufferBuilder::new();
             builder.add(ring, move |row| {
-                drained.borrow_mut().events(slot, row);
+                let taken = drained.borrow_mut().events(slot, row);
+                debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
                 0
             })?;
             events.push(builder.build().context("cannot map a ring")?);

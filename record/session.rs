@@ -229,6 +229,29 @@ impl Session {
         }
     }
 
+    /// Rows that a source can tell only when its other programs are detached.
+    fn last_rows(&mut self) -> Result<()> {
+        let links: Vec<Link> = self.sources.iter_mut().filter_map(|s| s.loaded.last.take()).collect();
+        let mut rows = vec![0; 64 << 10];
+        for link in links {
+            let mut iterator = libbpf_rs::Iter::new(&link)?;
+            let mut filled = 0;
+            loop {
+                let read = std::io::Read::read(&mut iterator, &mut rows[filled..]).context("reading what is left")?;
+                if read == 0 {
+                    break;
+                }
+                filled += read;
+                let taken = self.rings.drained.borrow_mut().events(0, &rows[..filled]);
+                rows.copy_within(taken..filled, 0);
+                filled -= taken;
+                // Their stacks come through a ring that would not hold all of them.
+                self.drain(false)?;
+            }
+        }
+        Ok(())
+    }
+
     fn count_losses(&mut self) -> Result<()> {
         if let Some(table) = self.losses.read()? {
             self.send(Message::Tables(BlockType::Loss, vec![table]));
@@ -313,8 +336,10 @@ impl Session {
             f.bpf_ns.into(),
             (self.bpf_time.measured().as_nanos() as u64).into(),
         ]);
+        let mut tables = vec![by_source, recorder];
+        tables.extend(self.shared.get("stack_counts").and_then(|map| stats::stacks(map, Id::Offcpu)).ok());
         self.send(Message::Tables(BlockType::Clock, vec![clock::pair()]));
-        self.send(Message::Checkpoint(vec![by_source, recorder]));
+        self.send(Message::Checkpoint(tables));
     }
 
     /// Begins a new segment when the old one is large or old enough, and changes over once what runs has been read.
@@ -363,6 +388,7 @@ impl Session {
         }
         self.tasks.links.clear();
         self.watch.stop();
+        self.last_rows()?;
         loop {
             let before = self.rings.drained.borrow().kept;
             self.drain(true)?;

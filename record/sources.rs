@@ -4,6 +4,7 @@
 mod block;
 mod kmem;
 mod malloc;
+mod offcpu;
 mod profile;
 mod sched;
 pub mod task;
@@ -72,6 +73,7 @@ pub struct Attached {
 pub fn all() -> Vec<Box<dyn Source>> {
     vec![
         Box::new(sched::Sched),
+        Box::<offcpu::Offcpu>::default(),
         Box::new(block::Block),
         Box::new(malloc::Malloc::default()),
         Box::new(kmem::Kmem),
@@ -80,7 +82,7 @@ pub fn all() -> Vec<Box<dyn Source>> {
 }
 
 /// Names of [`all`], for the command line.
-pub const NAMES: [&str; 5] = ["sched", "block", "malloc", "kmem", "profile"];
+pub const NAMES: [&str; 6] = ["sched", "offcpu", "block", "malloc", "kmem", "profile"];
 
 /// What is recorded when no source is asked for.
 pub const DEFAULT: [&str; 3] = ["sched", "block", "profile"];

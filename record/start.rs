@@ -64,7 +64,14 @@ impl Session {
         let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
         let filter = Filter::new(&args)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
-        let mut config = Config { own_pid: std::process::id(), wake_bytes: ring_bytes / 4, ..Config::default() };
+        let mut config = Config {
+            own_pid: std::process::id(),
+            wake_bytes: ring_bytes / 4,
+            min_wait_ns: args.min_wait.as_nanos().try_into().context("--min-wait is 4 s at most")?,
+            exact_stacks: args.exact_stacks.into(),
+            waker_stacks: args.waker_stacks.into(),
+            ..Config::default()
+        };
         filter.configure(&mut config);
         args.memory.configure(&mut config);
         let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };

@@ -87,6 +87,27 @@ if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper;
     expect "sched: the file is whole" "verify failed" quiet_verify sched.bpr
 fi
 
+# ---- offcpu: a hundred sleeps are a hundred waits of about their length at least, with the stack of a sleep
+# shellcheck disable=SC2016
+if record offcpu.bpr -e offcpu -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
+    pid=$(sed -n 's/^pid //p' offcpu.bpr.out)
+    "$here/bpfrec" replay offcpu.bpr --json >offcpu.json 2>>$dir/errors
+    grep '"offcpu_wait"' offcpu.json | grep "\"tid\":$pid," | grep -E '"prev_state":(1|8193),' >sleeps.json
+    n=$(grep -c . sleeps.json)
+    expect "offcpu: 100 sleeps of the sleeper" "$n" between 100 "$n" 130
+    n=$(sed -n 's/.*"wait_ns":\([0-9]*\).*/\1/p' sleeps.json | awk '$1 >= 15000000' | grep -c .)
+    expect "offcpu: nearly as long as they must be" "$n of at least 15 ms" between 95 "$n" 130
+    n=$(grep -c '"kernel_stack_id":0,' sleeps.json)
+    expect "offcpu: their kernel stacks" "$n have none" between 0 "$n" 2
+    "$here/bpfrec" info offcpu.bpr >offcpu.info 2>>$dir/errors
+    n=$(sed -n 's/^kernel stacks of offcpu.* \([0-9]*\) wrong.*/\1/p' offcpu.info)
+    expect "offcpu: no remembered stack is wrong" "$(grep stacks offcpu.info)" [ "$n" = 0 ]
+    n=$(grep -c '"offcpu_open"' offcpu.json)
+    expect "offcpu: threads that are still off the CPU" "$n" between 10 "$n" 1000
+    echo "# $(grep -E 'offcpu_threads|stacks of offcpu' offcpu.info | tr '\n' ';' | tr -s ' ')"
+    expect "offcpu: the file is whole" "verify failed" quiet_verify offcpu.bpr
+fi
+
 # ---- profile: 70 : 30
 # shellcheck disable=SC2016
 if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' $dir/burn; then

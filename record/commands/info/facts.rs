@@ -35,6 +35,21 @@ pub struct Cost {
     pub max_rss_bytes: u64,
 }
 
+/// How stacks were taken.
+#[derive(Clone, Copy, Default)]
+pub struct StackCounts {
+    /// Walked.
+    pub walked: u64,
+    /// Remembered, not walked.
+    pub remembered: u64,
+    /// Remembered, but walked and compared all the same.
+    pub checked: u64,
+    /// Of those: the walk gave another stack.
+    pub wrong: u64,
+    /// Could not be walked.
+    pub failed: u64,
+}
+
 /// Where events were lost: second of the recording, source, CPU, reason.
 pub type LossKey = (u64, String, u64, u64);
 
@@ -75,6 +90,8 @@ pub struct Facts {
     pub missing: BTreeMap<String, u64>,
     /// The last that the recorder said.
     pub recorder: Cost,
+    /// Stacks that each source took, as the recorder said last: name of the source, whether of user space.
+    pub stack_counts: BTreeMap<(String, bool), StackCounts>,
     /// Rows and blocks that this version does not understand.
     pub not_understood: u64,
     /// What could not be read.
@@ -207,6 +224,20 @@ impl Facts {
                     if *ts_ns >= ids.cost_ts_ns {
                         ids.cost_ts_ns = *ts_ns;
                         self.recorder = Cost { cpu_ns: *cpu_ns, bpf_ns: *bpf_ns, max_rss_bytes: *max_rss_bytes };
+                    }
+                }
+            }
+            meta::STACK_STATS => {
+                let rows = field("source").iter().zip(field("space")).zip(field("walked")).zip(field("remembered"));
+                let rows = rows.zip(field("checked")).zip(field("wrong")).zip(field("failed"));
+                for ((((((source, space), walked), remembered), checked), wrong), failed) in rows {
+                    let (walked, remembered, checked) = (*walked, *remembered, *checked);
+                    let counts = StackCounts { walked, remembered, checked, wrong: *wrong, failed: *failed };
+                    let key = (source_name(*source), *space == meta::space::USER);
+                    // Totals, so the highest are the last.
+                    let last = self.stack_counts.entry(key).or_default();
+                    if walked + remembered >= last.walked + last.remembered {
+                        *last = counts;
                     }
                 }
             }
