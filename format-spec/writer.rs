@@ -217,6 +217,7 @@ fn times(table: &Table) -> &[u64] {
     let column = match table.kind {
         meta::LOSS => 3,
         meta::HEADER_ITEM | meta::SCHEMA_FIELD | meta::KERNEL_SYMBOL | meta::INDEX_ENTRY | meta::END => return &[],
+        meta::BINARY_SEGMENT | meta::BINARY_SYMBOL => return &[],
         _ => 0,
     };
     table.columns.get(column).map_or(&[], Column::ints)

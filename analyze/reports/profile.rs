@@ -14,7 +14,8 @@ use crate::flamegraph::{self, Line};
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
-use crate::symbols::{Frame, NameSource};
+use crate::symbols::Frame;
+use crate::symbols::coverage::Coverage;
 use crate::text::{percent, plain};
 
 /// In the list of reports.
@@ -174,22 +175,21 @@ impl Profile {
         flamegraph::svg(&title, lines)
     }
 
-    /// Frames in samples, and how many of them have a function's name.
-    pub fn named(&self, context: &Context<'_>) -> (u64, u64) {
-        let (mut all, mut named) = (0, 0);
+    /// Frames in samples by binary, and how many of them have a function's name.
+    pub fn coverage(&self, context: &Context<'_>) -> Coverage {
+        let (symbols, mut coverage) = (context.symbols(), Coverage::default());
         for (key, count) in &self.counts {
-            for (id, wanted) in [(key.kernel, self.kernel), (key.user, self.user)] {
-                match self.frames(context, id, wanted) {
-                    Frames::None => {}
-                    Frames::Missed => all += count,
-                    Frames::Some(frames) => {
-                        all += count * frames.len() as u64;
-                        named += count * frames.iter().filter(|f| f.source != NameSource::None).count() as u64;
-                    }
-                }
+            for id in [key.kernel, key.user].into_iter().filter(|id| *id != 0) {
+                coverage.add(symbols, symbols.stack(id), *count);
             }
         }
-        (named, all)
+        coverage
+    }
+
+    /// Frames in samples that have a function's name, and all.
+    pub fn named(&self, context: &Context<'_>) -> (u64, u64) {
+        let all = self.coverage(context).all;
+        (all.named, all.frames)
     }
 
     /// Samples whose stack's definition is missing.
@@ -244,7 +244,7 @@ impl Report for Profile {
                     match frames {
                         Frames::Some(frames) => {
                             for frame in frames {
-                                let _ = writeln!(out, "    {}", plain(&frame.name));
+                                let _ = writeln!(out, "    {}", plain(&frame.with_line()));
                             }
                         }
                         _ => {
@@ -267,7 +267,7 @@ impl Report for Profile {
         let names = |frames: Frames<'_>| match frames {
             Frames::None => json!([]),
             Frames::Missed => Value::Null,
-            Frames::Some(frames) => frames.iter().map(|f| Value::from(f.name.as_str())).collect(),
+            Frames::Some(frames) => frames.iter().map(|f| Value::from(f.with_line())).collect(),
         };
         let stack = |(key, count): (Key, u64)| {
             json!({
