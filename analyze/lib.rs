@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 // Pass 1: what events are about.
+pub mod binaries;
 pub mod cgroups;
 pub mod clock;
 pub mod damage;
@@ -36,12 +37,14 @@ pub mod sched_off;
 pub mod slab;
 
 // Results.
+pub mod bundle;
 pub mod everything;
 pub mod filter;
 pub mod flamegraph;
 pub mod histogram;
 pub mod parquet_file;
 pub mod reports;
+pub mod symbolize;
 pub mod tables;
 pub mod views;
 

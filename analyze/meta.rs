@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bpfrec_format::{BlockRef, BlockType, Kind, Registry, Source, Table, Trace, events, meta};
 use rayon::prelude::*;
 
+use crate::binaries::Binaries;
 use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::damage::Damage;
@@ -53,6 +54,8 @@ pub struct Meta {
     pub stacks: Stacks,
     /// Executable mappings.
     pub mappings: Mappings,
+    /// Binaries that are mapped.
+    pub binaries: Binaries,
     /// Kernel symbols.
     pub kernel: KernelSymbols,
     /// Clocks.
@@ -75,8 +78,8 @@ pub struct Meta {
     pub trace_id: u64,
     /// Events in whole blocks, as headers tell.
     pub events: u64,
-    /// Names come from the trace alone, not from files of this machine. Off unless the caller sets it.
-    pub trace_only: bool,
+    /// Where names are looked for. The caller may set it; else the trace and this machine's own files.
+    pub names: crate::symbols::Options,
     /// What the recorder was asked for.
     pub recorded: Recorded,
     /// What of pass 1 could not be read.
@@ -145,6 +148,7 @@ impl Meta {
         meta.tasks.finish();
         meta.cgroups.finish();
         meta.mappings.finish();
+        meta.binaries.finish();
         meta.kernel.finish();
         meta.losses.finish();
         Ok(meta)
@@ -158,7 +162,11 @@ impl Meta {
             meta::TASK | events::SCHED_FORK..=events::TASK_RENAME => self.tasks.add(&kind.name, view),
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => self.cgroups.add(&kind.name, view),
             meta::MAPPING => self.mappings.add(view),
+            meta::BINARY => self.binaries.add(view),
+            meta::BINARY_SEGMENT => self.binaries.add_segments(view),
+            meta::BINARY_SYMBOL => self.binaries.add_functions(view),
             meta::KERNEL_SYMBOL => self.kernel.add(view),
+            meta::KERNEL_SYMBOL_CHANGE => self.kernel.add_changes(view),
             meta::CLOCK => self.clock.add(view),
             meta::LOSS => self.losses.add(view),
             meta::SOURCE_STATS => self.source_stats(view),

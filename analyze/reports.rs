@@ -204,7 +204,11 @@ pub fn run(
         outcome.output.push('\n');
     } else {
         report.text(&context, &mut outcome.output);
-        let notes = notes_of(kind, report.as_ref(), &context);
+        let mut notes = notes_of(kind, report.as_ref(), &context);
+        // The summary tells of them in its own notes.
+        if let Some(symbols) = context.symbols.get().filter(|_| kind.name != summary::KIND.name) {
+            notes.extend(symbols.notes.iter().map(|note| text::plain(note).into_owned()));
+        }
         if report.is_for_programs() {
             outcome.notes = notes;
         } else {

@@ -7,6 +7,7 @@
 //! The crate works on bytes ([`std::io::Write`], [`ReadAt`]) and knows nothing of clocks, terminals or Linux.
 #![forbid(unsafe_code)]
 
+pub mod append;
 pub mod block;
 pub mod codec;
 pub mod column;

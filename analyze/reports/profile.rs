@@ -14,6 +14,7 @@ use crate::flamegraph::{self, Line};
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
+use crate::symbols::coverage::Coverage;
 use crate::text::{percent, plain};
 
 /// In the list of reports.
@@ -97,13 +98,21 @@ impl Profile {
         flamegraph::svg(&title, "samples", self.sorted().into_iter().map(line).collect())
     }
 
-    /// Frames in samples, and how many of them have a function's name.
+    /// Frames in samples by binary, and how many of them have a function's name.
+    pub fn coverage(&self, context: &Context<'_>) -> Coverage {
+        let (symbols, mut coverage) = (context.symbols(), Coverage::default());
+        for (key, count) in &self.counts {
+            for id in [key.stacks.kernel, key.stacks.user].into_iter().filter(|id| *id != 0) {
+                coverage.add(symbols, symbols.stack(id), *count);
+            }
+        }
+        coverage
+    }
+
+    /// Frames in samples that have a function's name, and all.
     pub fn named(&self, context: &Context<'_>) -> (u64, u64) {
-        let of = |(key, count): (&Key, &u64)| {
-            let (named, all) = key.stacks.named(context);
-            (named * count, all * count)
-        };
-        self.counts.iter().map(of).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+        let all = self.coverage(context).all;
+        (all.named, all.frames)
     }
 
     /// Samples whose stack's definition is missing.

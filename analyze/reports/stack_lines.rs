@@ -1,5 +1,6 @@
 //! Stacks in reports: as lines of text, as a folded line, as boxes of a flamegraph, as JSON.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -32,20 +33,20 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Names, the leaf first; null where they are missing.
-    pub(super) fn json(&self) -> Value {
+    /// Names with their lines in the source, where these are known, the leaf first.
+    fn with_lines(&self) -> Vec<Cow<'_, str>> {
         match self {
-            Frames::Missed(_) => Value::Null,
-            frames => frames.names().into_iter().map(Value::from).collect(),
+            Frames::None => Vec::new(),
+            Frames::Missed(name) => vec![Cow::from(*name)],
+            Frames::Some(frames) => frames.iter().map(|f| f.with_line().into()).collect(),
         }
     }
 
-    /// Boxes, the leaf first.
-    fn cells(&self, exe: &str) -> Vec<Cell> {
+    /// As [`Frames::with_lines`]; null where they are missing.
+    pub(super) fn json(&self) -> Value {
         match self {
-            Frames::None => Vec::new(),
-            Frames::Missed(name) => vec![Cell::other(name)],
-            Frames::Some(frames) => frames.iter().map(|f| Cell::of(f, exe)).collect(),
+            Frames::Missed(_) => Value::Null,
+            frames => frames.with_lines().into_iter().map(Value::from).collect(),
         }
     }
 
@@ -55,6 +56,15 @@ impl<'a> Frames<'a> {
             Frames::None => (0, 0),
             Frames::Missed(_) => (0, 1),
             Frames::Some(all) => (all.iter().filter(|f| f.source != NameSource::None).count() as u64, all.len() as u64),
+        }
+    }
+
+    /// Boxes, the leaf first.
+    fn cells(&self, exe: &str) -> Vec<Cell> {
+        match self {
+            Frames::None => Vec::new(),
+            Frames::Missed(name) => vec![Cell::other(name)],
+            Frames::Some(frames) => frames.iter().map(|f| Cell::of(f, exe)).collect(),
         }
     }
 }
@@ -116,8 +126,9 @@ impl Pair {
     pub(super) fn text(&self, context: &Context<'_>, delimiter: Option<&str>, out: &mut String) {
         let (kernel, user) = (self.kernel(context), self.user(context));
         let delimiter = delimiter.filter(|_| self.kernel != 0 && self.user != 0);
-        for name in kernel.names().into_iter().chain(delimiter).chain(user.names()) {
-            let _ = writeln!(out, "    {}", plain(name));
+        let delimiter = delimiter.map(Cow::from);
+        for name in kernel.with_lines().into_iter().chain(delimiter).chain(user.with_lines()) {
+            let _ = writeln!(out, "    {}", plain(&name));
         }
     }
 

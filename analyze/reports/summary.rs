@@ -17,6 +17,7 @@ use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
 use crate::sched::Unpaired;
 use crate::slab::Slab;
+use crate::symbols::coverage::{Coverage, Share, Whose};
 use crate::tables::meta::source_name;
 use crate::text::{self, count, duration, percent, plain};
 
@@ -30,6 +31,9 @@ pub const KIND: ReportKind = ReportKind {
 };
 
 const SHARES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// Binaries whose frames are told of.
+const BINARIES: usize = 5;
 
 /// Gathers a little of everything.
 pub struct Summary {
@@ -188,9 +192,15 @@ impl Report for Summary {
             percent(r.cpu_ns + bpf, capacity),
             text::bytes(r.max_rss_bytes)
         );
-        let (named, frames) = self.profile.named(context);
-        if frames > 0 {
-            let _ = writeln!(out, "symbols   {:.1} % of frames in samples named", percent(named, frames));
+        let coverage = self.profile.coverage(context);
+        if coverage.all.frames > 0 {
+            let named = percent(coverage.all.named, coverage.all.frames);
+            let _ = writeln!(out, "symbols   {named:.1} % of frames in samples named");
+            for (whose, share) in coverage.sorted().into_iter().take(BINARIES) {
+                let name = plain(Coverage::name(context.symbols(), whose));
+                let _ =
+                    writeln!(out, "{:>13}{:>8.1} %  {name}", count(share.frames), percent(share.named, share.frames));
+            }
         }
 
         let by = if self.cpu_ns[0].is_empty() { "by samples" } else { "by switches" };
@@ -239,7 +249,17 @@ impl Report for Summary {
             })
         };
         let source = |(source, s): (&u16, &crate::meta::SourceStats)| json!({"name": source_name(*source), "kept": s.kept, "lost": s.lost, "bpf_ns": s.bpf_ns});
-        let (named, frames) = self.profile.named(context);
+        let coverage = self.profile.coverage(context);
+        let binary = |(whose, share): (Whose, Share)| {
+            let (symbols, mut all) = (context.symbols(), json!({}));
+            all["binary"] = Coverage::name(symbols, whose).into();
+            if let Whose::Binary(hit) = whose {
+                all["build_id"] = symbols.binaries[hit as usize].build_id.as_str().into();
+                all["help"] = symbols.binaries[hit as usize].help.clone().into();
+            }
+            (all["frames"], all["frames_named"]) = (share.frames.into(), share.named.into());
+            all
+        };
         json!({
             "host": meta.item("host"),
             "kernel": meta.item("kernel"),
@@ -256,8 +276,9 @@ impl Report for Summary {
             "cgroups": self.busiest(context, 1).into_iter().map(cgroup).collect::<Vec<_>>(),
             "runqlat": quantiles(&self.waits),
             "biolatency": quantiles(&self.ios),
-            "frames": frames,
-            "frames_named": named,
+            "frames": coverage.all.frames,
+            "frames_named": coverage.all.named,
+            "binaries": coverage.sorted().into_iter().map(binary).collect::<Vec<_>>(),
         })
     }
 
@@ -270,7 +291,10 @@ impl Report for Summary {
             format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")
         });
         let places = damage.places.iter().map(|place| plain(place).into_owned());
-        waits.into_iter().chain(ios).chain(unknown).chain(places).collect()
+        let symbols = context.symbols();
+        let help = self.profile.coverage(context).help(symbols, BINARIES);
+        let names = help.iter().chain(&symbols.notes).map(|note| plain(note).into_owned());
+        waits.into_iter().chain(ios).chain(unknown).chain(places).chain(names).collect()
     }
 }
 

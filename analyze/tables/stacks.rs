@@ -40,6 +40,7 @@ pub fn write(symbols: &Symbols, output: &dyn Output) -> Result<()> {
         ("line", Type::Int),
         ("kind", Type::Text),
         ("name_source", Type::Text),
+        ("inlined", Type::Int),
     ]);
     let mut file = TableFile::ordered(output, "frame", &frame_columns, &["frame_id"])?;
     let mut frames: Vec<&Frame> = symbols.frames.iter().collect();
@@ -50,12 +51,13 @@ pub fn write(symbols: &Symbols, output: &dyn Output) -> Result<()> {
             parquet::big_ints(frames.iter().map(|f| f.id as i64)),
             parquet::some_texts(frames.iter().map(|f| &f.build_id)),
             parquet::big_ints(frames.iter().map(|f| f.offset as i64)),
-            parquet::texts(frames.iter().map(|f| &f.name)),
+            parquet::texts(frames.iter().map(|f| f.func())),
             parquet::some_texts(frames.iter().map(|f| &f.binary)),
-            parquet::some_texts(frames.iter().map(|_| "")),
-            parquet::some_ints(frames.iter().map(|_| None)),
+            parquet::some_texts(frames.iter().map(|f| f.line.as_ref().map_or("", |l| l.src.as_str()))),
+            parquet::some_ints(frames.iter().map(|f| f.line.as_ref().filter(|l| l.line > 0).map(|l| l.line as i32))),
             parquet::texts(frames.iter().map(|f| if f.kernel { "kernel" } else { "user" })),
             parquet::texts(frames.iter().map(|f| f.source.name())),
+            parquet::ints(frames.iter().map(|f| i32::from(f.inlined))),
         ])?;
     }
     file.finish()

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bpfrec_analyze::{Meta, Output};
 use bpfrec_format::Trace;
 
+use super::names::FrameArgs;
 use super::progress::{Of, Progress};
 
 /// Arguments of `bpfrec analyze`.
@@ -21,21 +22,21 @@ pub struct AnalyzeArgs {
     /// Threads (all CPUs)
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Take names from the trace alone, not from files of this machine
-    #[arg(long)]
-    pub trace_only: bool,
     /// Replace what the directory holds of an earlier run
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    names: FrameArgs,
 }
 
 /// Runs the command.
 pub fn run(args: AnalyzeArgs) -> Result<u8> {
     let trace = open(&args.trace)?;
+    let names = args.names.options()?;
     let directory = Directory::new(&args.output, args.force)?;
     let summary = with_threads(args.threads, || -> Result<_> {
         let mut meta = Meta::load(&trace)?;
-        meta.trace_only = args.trace_only;
+        meta.names = names;
         let progress = Progress::new(Of::Events);
         let show = |done, total| progress.show(done, total);
         let summary = bpfrec_analyze::analyze(&trace, &meta, &directory, &show)?;

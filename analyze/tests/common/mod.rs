@@ -1,6 +1,8 @@
 //! Traces made by hand, and an output in memory.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod program;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
