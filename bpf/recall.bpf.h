@@ -15,7 +15,7 @@
 #define KERNEL_FRAMES 32 /* stacks with more are walked */
 #define KERNEL_WORDS 512 /* and so are deeper ones */
 #define USER_FRAMES 64	 /* and longer chains of user frames */
-#define USER_BYTES 512	 /* of a user stack, read at once */
+#define USER_BYTES 1024	 /* of a user stack, read at once: a read costs the same, whatever its size */
 
 struct user_memo {
 	u64 key;

@@ -302,11 +302,11 @@ fn root_only_the_chosen_processes_wait() {
     let scratch = Scratch::new();
     let trace = scratch.path("t.bpr");
     let (chosen, other) = (Running::start(&scratch, "chosen"), Running::start(&scratch, "other"));
-    let pid = chosen.0.id().to_string();
-    record_while(&scratch, &trace, &["-e", "offcpu", "-p", &pid], "sleep 1");
+    let pid = u64::from(chosen.0.id());
+    record_while(&scratch, &trace, &["-e", "offcpu", "-p", &pid.to_string()], "sleep 1");
     drop(other);
     let rows = rows(&trace);
     assert!(rows.len() > 50, "{} rows", rows.len());
-    assert!(rows.iter().all(|row| row["pid"].to_string() == pid), "rows of other processes");
+    assert!(rows.iter().all(|row| row["pid"] == pid), "rows of other processes");
     assert!(rows.iter().any(|row| number(row, "tid") == chosen.forever() && row["kind"] == "offcpu_open"));
 }
