@@ -37,7 +37,8 @@ static __always_inline void send_half(struct batch *batch, u32 half, u32 cpu, u3
 	barrier_var(len); /* the verifier must see the bound on the register that is passed */
 	if (!len || len > BATCH_BYTES)
 		return;
-	if (!ring || bpf_ringbuf_output(ring, batch->data + (half & 1) * BATCH_BYTES, len, wake_flags(ring, len)))
+	if (!ring ||
+	    bpf_ringbuf_output(ring, batch->data + (half & 1) * BATCH_BYTES, len, wake_flags(ring_fill(ring), len)))
 		add_lost(source, LOST_RING, batch->rows[half & 1]);
 	batch->len[half & 1] = 0;
 	batch->rows[half & 1] = 0;

@@ -54,12 +54,15 @@ static __always_inline void count_lost(u32 source, u32 reason)
 	add_lost(source, reason, 1);
 }
 
-/* Wakes the recorder on the record that crosses the mark, not on each one after it. */
-static __always_inline u64 wake_flags(void *ring, u64 size)
+/* Wakes the recorder on the record that crosses the mark, not on each one after it; `fill` is what is before it. */
+static __always_inline u64 wake_flags(u64 fill, u64 size)
 {
-	u64 fill = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	return fill < cfg.wake_bytes && fill + size + 8 >= cfg.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
 
-	return fill >= cfg.wake_bytes && fill - size - 8 < cfg.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+static __always_inline u64 ring_fill(void *ring)
+{
+	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
 }
 
 /* Room for an event in this CPU's ring; NULL, and counted, when there is none. */
@@ -75,4 +78,4 @@ static __always_inline u64 wake_flags(void *ring, u64 size)
 		row;                                                                                                   \
 	})
 
-#define EVENT_SUBMIT(row, ring) bpf_ringbuf_submit(row, wake_flags(ring, sizeof(*row)))
+#define EVENT_SUBMIT(row, ring) bpf_ringbuf_submit(row, wake_flags(ring_fill(ring) - sizeof(*row) - 8, sizeof(*row)))
