@@ -91,9 +91,12 @@ pub mod reason {
     /// The kernel left a probe out, as it was already running on that CPU: an interrupt came in its middle.
     pub const PROBE_BUSY: u64 = 9;
 
+    /// The ring of copied user stacks was full; the stack was walked by frame pointers.
+    pub const COPY_RING_FULL: u64 = 10;
+
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
-        !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
+        !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL | COPY_RING_FULL)
     }
 
     /// In words, for reports.
@@ -108,6 +111,7 @@ pub mod reason {
             TABLE_FULL => "request table full",
             DAMAGED => "block damaged",
             PROBE_BUSY => "probe was running already",
+            COPY_RING_FULL => "stack copy ring full",
             _ => "unknown reason",
         }
     }
