@@ -10,12 +10,14 @@ use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::error::Result;
+use crate::jit::JitSymbols;
 use crate::kernel::KernelSymbols;
 use crate::losses::Losses;
 use crate::mappings::Mappings;
 use crate::recorded::Recorded;
 use crate::stacks::Stacks;
 use crate::tasks::Tasks;
+use crate::versions::Versions;
 use crate::view::View;
 
 /// Totals of a source at the end.
@@ -53,6 +55,10 @@ pub struct Meta {
     pub stacks: Stacks,
     /// Executable mappings.
     pub mappings: Mappings,
+    /// Functions that were compiled while they ran.
+    pub jit: JitSymbols,
+    /// Stacks that mean different functions at different times.
+    pub versions: Versions,
     /// Kernel symbols.
     pub kernel: KernelSymbols,
     /// Clocks.
@@ -145,6 +151,8 @@ impl Meta {
         meta.tasks.finish();
         meta.cgroups.finish();
         meta.mappings.finish();
+        meta.jit.finish();
+        meta.versions = Versions::new(&mut meta.stacks, &meta.jit, &meta.mappings);
         meta.kernel.finish();
         meta.losses.finish();
         Ok(meta)
@@ -158,6 +166,7 @@ impl Meta {
             meta::TASK | events::SCHED_FORK..=events::TASK_RENAME => self.tasks.add(&kind.name, view),
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => self.cgroups.add(&kind.name, view),
             meta::MAPPING => self.mappings.add(view),
+            meta::JIT_SYMBOL => self.jit.add(view),
             meta::KERNEL_SYMBOL => self.kernel.add(view),
             meta::CLOCK => self.clock.add(view),
             meta::LOSS => self.losses.add(view),

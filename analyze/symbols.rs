@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::jit;
 use crate::mappings::File;
 use crate::meta::Meta;
 
@@ -23,6 +24,10 @@ pub enum NameSource {
     Kallsyms,
     /// A file here whose build id is the recorded one.
     LocalFile,
+    /// A runtime told in a perf map what it compiled.
+    PerfMap,
+    /// A runtime told in a jitdump file what it compiled.
+    JitDump,
     /// The file is known, the function is not; or not even that.
     None,
 }
@@ -33,6 +38,8 @@ impl NameSource {
         match self {
             NameSource::Kallsyms => "kallsyms",
             NameSource::LocalFile => "local file",
+            NameSource::PerfMap => "perf map",
+            NameSource::JitDump => "jitdump",
             NameSource::None => "none",
         }
     }
@@ -79,7 +86,9 @@ pub struct Symbols {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Kernel(u64),
-    File(u32, u64),
+    /// A file, an offset in it, and what a runtime says of the place: it may compile into its own file.
+    File(u32, u64, Option<jit::Place>),
+    Jit(jit::Place),
     Unknown(u64),
 }
 
@@ -93,10 +102,13 @@ impl Symbols {
             let number = |(depth, addr): (usize, &u64)| {
                 let addr = addr.wrapping_sub(u64::from(depth > 0));
                 let mapping = stack.user.then(|| meta.mappings.lookup(&meta.tasks, stack.pid, stack.ts_ns, addr));
-                let key = match mapping {
-                    None => Key::Kernel(addr),
-                    Some(Some(m)) => Key::File(m.file, (addr - m.start).wrapping_add(m.offset)),
-                    Some(None) => Key::Unknown(addr),
+                let compiled = mapping.and_then(|_| meta.jit.lookup(&meta.tasks, stack.pid, stack.ts_ns, addr));
+                let is_file = |file: u32| meta.mappings.files[file as usize].is_file();
+                let key = match (mapping, compiled) {
+                    (None, _) => Key::Kernel(addr),
+                    (Some(m), Some(place)) if m.is_none_or(|m| !is_file(m.file)) => Key::Jit(place),
+                    (Some(Some(m)), place) => Key::File(m.file, (addr - m.start).wrapping_add(m.offset), place),
+                    (Some(None), _) => Key::Unknown(addr),
                 };
                 *numbers.entry(key).or_insert_with(|| {
                     keys.push(key);
@@ -175,7 +187,13 @@ fn frame(meta: &Meta, key: Key, names: &FxHashMap<(u32, u64), String>) -> Frame 
                 }
             }
         },
-        Key::File(number, offset) => {
+        Key::Jit(place) => compiled(meta, place),
+        Key::File(number, offset, place) => {
+            if let Some(place) = place
+                && !names.contains_key(&(number, offset))
+            {
+                return compiled(meta, place);
+            }
             let file = &meta.mappings.files[number as usize];
             let identity = if file.build_id.is_empty() { &file.path } else { &file.build_id };
             let known = names.get(&(number, offset));
@@ -187,6 +205,20 @@ fn frame(meta: &Meta, key: Key, names: &FxHashMap<(u32, u64), String>) -> Frame 
                 ..none(name, hash(identity, &[&offset.to_le_bytes()]), offset)
             }
         }
+    }
+}
+
+/// A place in a function that a runtime compiled.
+fn compiled(meta: &Meta, place: jit::Place) -> Frame {
+    let name = meta.jit.name(place);
+    Frame {
+        id: hash("compiled", &[name.as_bytes(), &place.offset.to_le_bytes()]),
+        name: name.into(),
+        kernel: false,
+        binary: String::new(),
+        build_id: String::new(),
+        offset: place.offset,
+        source: if place.jitdump { NameSource::JitDump } else { NameSource::PerfMap },
     }
 }
 
@@ -206,7 +238,7 @@ fn unnamed(file: &File, offset: u64) -> String {
 fn local_names(meta: &Meta, keys: &[Key]) -> FxHashMap<(u32, u64), String> {
     let mut by_file: FxHashMap<u32, Vec<u64>> = FxHashMap::default();
     for key in keys {
-        if let Key::File(file, offset) = key
+        if let Key::File(file, offset, _) = key
             && meta.mappings.files[*file as usize].is_file()
         {
             by_file.entry(*file).or_default().push(*offset);

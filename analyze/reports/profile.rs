@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
 use super::{Context, Flag, Flags, Report, ReportKind};
+use crate::cut::{self, Cut};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::flamegraph::{self, Line};
@@ -192,6 +193,14 @@ impl Profile {
         (named, all)
     }
 
+    /// Binaries in which user stacks end too early.
+    pub fn cut(&self, context: &Context<'_>) -> Vec<Cut> {
+        let mut by_stack: BTreeMap<u64, u64> = BTreeMap::new();
+        self.counts.iter().filter(|(k, _)| k.user != 0).for_each(|(k, n)| *by_stack.entry(k.user).or_default() += n);
+        let symbols = context.symbols();
+        cut::cut(symbols, by_stack.into_iter().filter_map(|(id, n)| Some((symbols.stack(id)?, n))))
+    }
+
     /// Samples whose stack's definition is missing.
     fn missed(&self, context: &Context<'_>) -> u64 {
         let missing = |id: u64| id != 0 && context.meta.stacks.get(id).is_none();
@@ -279,6 +288,7 @@ impl Report for Profile {
             })
         };
         let (named, frames) = self.named(context);
+        let cut = |c: Cut| json!({"binary": c.binary, "samples": c.samples, "of": c.of});
         json!({
             "unit": "samples",
             "samples": self.samples,
@@ -287,6 +297,7 @@ impl Report for Profile {
             "frames": frames,
             "frames_named": named,
             "stacks_missed": self.missed(context),
+            "stacks_cut": self.cut(context).into_iter().map(cut).collect::<Vec<_>>(),
         })
     }
 
@@ -296,6 +307,7 @@ impl Report for Profile {
         if missed > 0 {
             notes.push(format!("{missed} samples have a stack whose definition is missing"));
         }
+        notes.extend(cut::note(context.meta, &self.cut(context)));
         notes
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::profile::Profile;
 use super::{Context, Flag, Flags, Report, ReportKind};
+use crate::cut;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::histogram::Quantiles;
@@ -262,8 +263,27 @@ impl Report for Summary {
             format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")
         });
         let places = damage.places.iter().map(|place| plain(place).into_owned());
-        waits.into_iter().chain(ios).chain(unknown).chain(places).collect()
+        let cut = cut::note(context.meta, &self.profile.cut(context));
+        let compiled = compiled_note(context.meta);
+        waits.into_iter().chain(ios).chain(cut).chain(compiled).chain(unknown).chain(places).collect()
     }
+}
+
+/// What of the names of compiled code is missing or doubtful.
+fn compiled_note(meta: &Meta) -> Option<String> {
+    let said = [
+        ("jit_bad_lines", "lines that could not be understood"),
+        ("jit_other_clock", "records with times of another clock"),
+        ("jit_refused", "files that are not the process's own"),
+        ("jit_left_bytes", "bytes beyond the recorder's bound"),
+        ("jit_left_processes", "processes beyond it"),
+    ];
+    let mut parts: Vec<String> =
+        said.iter().filter_map(|(key, what)| Some(format!("{} {what}", count(meta.number(key)?)))).collect();
+    if meta.versions.left_out > 0 {
+        parts.push(format!("{} stacks whose code changed too often to be told apart", count(meta.versions.left_out)));
+    }
+    (!parts.is_empty()).then(|| format!("names of compiled code: {}", parts.join(", ")))
 }
 
 /// Path, with the container where there is one.
