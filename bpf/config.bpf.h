@@ -18,6 +18,8 @@ struct config {
 	u32 issue_rq_arg;     /* ... in block_rq_issue, */
 	u32 requeue_rq_arg;   /* ... in block_rq_requeue, */
 	u32 merge_rq_arg;     /* ... in block_rq_merge */
+	u32 unwind_bytes;     /* of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers */
+	u32 copy_wake_bytes;  /* fill of the ring of copies that wakes the recorder */
 	u32 pad;
 };
 
@@ -34,4 +36,12 @@ enum {
 	SOURCE_OFFCPU = 7,
 	SOURCES = 16
 };
-enum { LOST_RING = 1, LOST_STACK_RING = 2, LOST_TASK_RING = 3, LOST_STACK = 6, LOST_TABLE = 7, REASONS = 8 };
+enum {
+	LOST_RING = 1,
+	LOST_STACK_RING = 2,
+	LOST_TASK_RING = 3,
+	LOST_STACK = 6,
+	LOST_TABLE = 7,
+	LOST_COPY_RING = 10,
+	REASONS = 11
+};

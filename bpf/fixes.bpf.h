@@ -53,3 +53,39 @@ static __always_inline u64 task_cgroup_id(struct task_struct *task)
 {
 	return task->cgroups->dfl_cgrp->kn->id;
 }
+
+enum bpf_func_id___known {
+	BPF_FUNC_get_current_task_btf___known = 0xf001,
+	BPF_FUNC_task_pt_regs___known = 0xf002,
+};
+
+/*
+ * Registers with which a task that is in the kernel came from user space. The helper is that of dd6e10fbd9fb ("bpf: Add
+ * bpf_task_pt_regs() helper", 5.15). Before it they are read from where x86-64 has them, at the top of the kernel's
+ * stack, and believed only if they are of user space.
+ */
+static __always_inline bool saved_registers(struct task_struct *task, u64 *ip, u64 *sp, u64 *fp, u64 *lr)
+{
+	struct pt_regs *regs = NULL;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_task_pt_regs___known))
+		regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+#if defined(__TARGET_ARCH_x86)
+	else
+		regs = (void *)BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs);
+	if ((BPF_CORE_READ(regs, cs) & 3) != 3)
+		return false;
+	*ip = BPF_CORE_READ(regs, ip);
+	*sp = BPF_CORE_READ(regs, sp);
+	*fp = BPF_CORE_READ(regs, bp);
+	*lr = 0;
+#elif defined(__TARGET_ARCH_arm64)
+	if (!regs)
+		return false;
+	*ip = BPF_CORE_READ(regs, user_regs.pc);
+	*sp = BPF_CORE_READ(regs, user_regs.sp);
+	*fp = BPF_CORE_READ(regs, user_regs.regs[29]);
+	*lr = BPF_CORE_READ(regs, user_regs.regs[30]);
+#endif
+	return true;
+}

@@ -101,6 +101,7 @@ struct thread_info {
 
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	unsigned int __state;
 	unsigned int flags;
 	int prio;
@@ -116,6 +117,26 @@ struct task_struct {
 	char comm[16];
 	struct css_set *cgroups;
 };
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long bp;
+	unsigned long ip;
+	unsigned long cs;
+	unsigned long sp;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	u64 regs[31];
+	u64 sp;
+	u64 pc;
+	u64 pstate;
+};
+
+struct pt_regs {
+	struct user_pt_regs user_regs;
+};
+#endif
 
 struct linux_binprm {
 	const char *interp;
@@ -175,3 +196,18 @@ struct bpf_perf_event_data {
 	u64 sample_period;
 	u64 addr;
 };
+
+/* Where these registers stand in its `regs`, and whether the interrupt came in user space. */
+#if defined(__TARGET_ARCH_x86)
+#define CTX_FP(ctx) ((ctx)->regs[4])
+#define CTX_IP(ctx) ((ctx)->regs[16])
+#define CTX_SP(ctx) ((ctx)->regs[19])
+#define CTX_LR(ctx) 0
+#define in_user_mode(ctx) (((ctx)->regs[17] & 3) == 3)
+#elif defined(__TARGET_ARCH_arm64)
+#define CTX_FP(ctx) ((ctx)->regs[29])
+#define CTX_LR(ctx) ((ctx)->regs[30])
+#define CTX_SP(ctx) ((ctx)->regs[31])
+#define CTX_IP(ctx) ((ctx)->regs[32])
+#define in_user_mode(ctx) (((ctx)->regs[33] & 15) == 0)
+#endif

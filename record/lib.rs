@@ -10,6 +10,7 @@ mod cgroups;
 mod clock;
 mod command;
 mod filter;
+mod jit;
 mod kernel;
 mod layout;
 mod limits;
@@ -28,6 +29,7 @@ mod stacks;
 mod start;
 mod stats;
 mod status;
+mod unwind;
 mod writer;
 
 pub use session::run;

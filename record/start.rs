@@ -5,16 +5,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bpfrec_format::{Registry, Source as Id};
+use bpfrec_format::{BlockType, Registry, Source as Id};
 use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
-use crate::args::RecordArgs;
+use crate::args::{RecordArgs, Unwind};
 use crate::bpf::SharedMaps;
 use crate::build_id::BuildIds;
 use crate::command::{self, Running};
 use crate::filter::Filter;
+use crate::jit::Jit;
 use crate::layout::Config;
+use crate::processes::Mapping;
 use crate::rings::Rings;
 use crate::session::Session;
 use crate::sideband::Sideband;
@@ -22,6 +24,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::{self, Context, Source};
 use crate::stats::{BpfTime, Losses};
 use crate::status::Status;
+use crate::unwind::Unwinding;
 use crate::writer::{Message, Plan, Writer};
 use crate::{clock, kernel, limits};
 
@@ -43,6 +46,11 @@ fn ring_bytes(args: &RecordArgs, cpus: usize) -> u32 {
     1 << bytes.ilog2()
 }
 
+/// Size of the ring of stack copies: 2 MiB a CPU, 64 MiB in all at the most.
+fn copy_ring_bytes(cpus: usize) -> u32 {
+    (2 << 20) * (cpus.clamp(1, 32).next_power_of_two() as u32)
+}
+
 fn id_of(name: &str) -> Id {
     Id::ALL.iter().copied().find(|id| id.name() == name).unwrap_or(Id::Recorder)
 }
@@ -61,6 +69,11 @@ impl Session {
         let filter = Filter::new(&args)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config { own_pid: std::process::id(), wake_bytes: ring_bytes / 4, ..Config::default() };
+        let mut unwinding = None;
+        if let Unwind::Dwarf(bytes) = args.unwind {
+            (config.unwind_bytes, config.copy_wake_bytes) = (bytes, copy_ring_bytes(cpus.len()) / 4);
+            unwinding = Some(Unwinding::start()?);
+        }
         filter.configure(&mut config);
         let context = Context { btf: &btf, config, frequency: args.frequency, cpus: &cpus };
 
@@ -114,6 +127,9 @@ impl Session {
         items.push(("start_mono_ns".into(), clock::mono_ns().to_string()));
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
+        if let Unwind::Dwarf(bytes) = args.unwind {
+            items.push(("unwind".into(), format!("dwarf,{bytes}")));
+        }
         items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
@@ -128,6 +144,12 @@ impl Session {
             items,
             registry: Arc::clone(&registry),
         })?;
+        // Only sources with stacks bring this map, and only stacks need names.
+        let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
+        if let Some(jit) = &mut jit {
+            let maps = first.iter().filter(|(block_type, _)| *block_type == BlockType::Maps);
+            maps.for_each(|(_, table)| jit.mapped(&Mapping::of_table(table)));
+        }
         let command = Running::start(&args.command)?;
         let now = Instant::now();
         let session = Session {
@@ -140,6 +162,8 @@ impl Session {
             sources: attached,
             rings,
             sideband,
+            unwinding,
+            jit,
             snapshot: Some(snapshot),
             rotation: None,
             iterator,
