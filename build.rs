@@ -14,7 +14,7 @@ fn skeletons() {
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-changed=format-spec/events.h");
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
-    for source in ["task", "sched", "block", "profile"] {
+    for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc"] {
         let from = format!("bpf/{source}.bpf.c");
         if !Path::new(&from).exists() {
             continue;

@@ -5,7 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::losses::Spans;
-use crate::sched::Unpaired;
+use crate::sched::Why;
 use crate::slab::{EventTable, Slab};
 use crate::view::Ints;
 
@@ -55,10 +55,31 @@ impl Io {
     }
 }
 
+/// Half an I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HalfIo {
+    /// The half that is there, CLOCK_MONOTONIC.
+    pub ts_ns: u64,
+    /// When it was given to the device.
+    pub issue_ns: Option<u64>,
+    /// Device, kernel dev_t.
+    pub dev: u32,
+    /// Operation and flags.
+    pub cmd_flags: u32,
+    /// Process that issued it; 0 where only the end is known.
+    pub pid: u32,
+    /// Its cgroup.
+    pub cgroup_id: u64,
+    /// Why the other half is not there.
+    pub why: Why,
+}
+
 #[derive(Clone, Copy)]
 struct Pending {
     insert_ns: Option<u64>,
     issue_ns: Option<u64>,
+    /// Whether the device gave it back, so that another issue is still this request's.
+    requeued: bool,
     row: Row,
     error: i32,
 }
@@ -72,6 +93,21 @@ struct Row {
     tid: u32,
     pid: u32,
     cgroup_id: u64,
+}
+
+impl Row {
+    fn half(&self, ts_ns: u64, issue_ns: Option<u64>, why: Why) -> HalfIo {
+        let Row { dev, cmd_flags, pid, cgroup_id, .. } = *self;
+        HalfIo { ts_ns, issue_ns, dev, cmd_flags, pid, cgroup_id, why }
+    }
+}
+
+impl Pending {
+    /// Its end never came.
+    fn half(&self, lost: &Spans) -> HalfIo {
+        let ts_ns = self.insert_ns.or(self.issue_ns).unwrap_or(0);
+        self.row.half(ts_ns, self.issue_ns, Why::begin(ts_ns, lost))
+    }
 }
 
 const KINDS: [&str; 6] =
@@ -88,7 +124,7 @@ pub(crate) struct Pairing {
     /// Bytes that are still to be done of requests whose first completion was partial.
     partial: FxHashMap<u64, u64>,
     spans: Spans,
-    pub(crate) unpaired: Unpaired,
+    halves: Vec<HalfIo>,
 }
 
 struct Events<'a> {
@@ -123,12 +159,11 @@ impl Events<'_> {
 impl Pairing {
     /// `spans`: where events of the source were lost.
     pub(crate) fn new(spans: Spans) -> Self {
-        let unpaired = Unpaired::default();
-        Pairing { pending: FxHashMap::default(), partial: FxHashMap::default(), spans, unpaired }
+        Pairing { pending: FxHashMap::default(), partial: FxHashMap::default(), spans, halves: Vec::new() }
     }
 
-    /// The I/O that was completed in a slab, in the order of completion.
-    pub(crate) fn slab(&mut self, slab: &Slab) -> Vec<Io> {
+    /// The I/O that was completed in a slab, in the order of completion, and what could not be paired.
+    pub(crate) fn slab(&mut self, slab: &Slab) -> (Vec<Io>, Vec<HalfIo>) {
         slab.damaged.iter().for_each(|(from, to)| self.spans.add(*from, *to));
         let mut ios = Vec::new();
         let events = |(kind, name): (usize, &&str)| {
@@ -145,7 +180,7 @@ impl Pairing {
             self.event(first, &mut ios);
             first.at += 1;
         }
-        ios
+        (ios, std::mem::take(&mut self.halves))
     }
 
     fn event(&mut self, e: &Events<'_>, ios: &mut Vec<Io>) {
@@ -153,14 +188,14 @@ impl Pairing {
         match KINDS[e.kind] {
             "block_insert" => {
                 self.partial.remove(&rq);
-                let new = Pending { insert_ns: Some(ts), issue_ns: None, row, error: 0 };
+                let new = Pending { insert_ns: Some(ts), issue_ns: None, requeued: false, row, error: 0 };
                 match self.pending.get_mut(&rq) {
                     // A requeued request goes through the scheduler again; it has waited since its first insert.
                     Some(old) if old.row.dev == row.dev && old.row.sector == row.sector => {
                         old.insert_ns = old.insert_ns.or(Some(ts).filter(|_| old.issue_ns.is_none()));
                     }
                     Some(old) => {
-                        self.unpaired.begin(old.issue_ns.or(old.insert_ns).unwrap_or(ts), &self.spans);
+                        self.halves.push(old.half(&self.spans));
                         *old = new;
                     }
                     None => drop(self.pending.insert(rq, new)),
@@ -168,9 +203,14 @@ impl Pairing {
             }
             "block_issue" => {
                 self.partial.remove(&rq);
-                let new = Pending { insert_ns: None, issue_ns: Some(ts), row, error: 0 };
+                let new = Pending { insert_ns: None, issue_ns: Some(ts), requeued: false, row, error: 0 };
                 let pending = self.pending.entry(rq).or_insert(new);
-                pending.issue_ns = Some(ts);
+                let is_same = pending.issue_ns == Some(ts) || pending.issue_ns.is_none() || pending.requeued;
+                if !is_same {
+                    self.halves.push(pending.half(&self.spans));
+                    *pending = new;
+                }
+                (pending.issue_ns, pending.requeued) = (Some(ts), false);
                 // Merges may have made it larger since.
                 (pending.row.bytes, pending.row.sector) = (row.bytes, row.sector);
                 if pending.row.pid == 0 {
@@ -186,7 +226,11 @@ impl Pairing {
                 }
             }
             // Requeued: another issue follows, which counts.
-            _ => {}
+            _ => {
+                if let Some(pending) = self.pending.get_mut(&rq) {
+                    pending.requeued = true;
+                }
+            }
         }
     }
 
@@ -196,7 +240,7 @@ impl Pairing {
             match self.partial.get_mut(&rq) {
                 Some(left) if *left > done => *left -= done,
                 Some(_) => drop(self.partial.remove(&rq)),
-                None => self.unpaired.end(ts, &self.spans),
+                None => self.halves.push(row.half(ts, None, Why::end(ts, &self.spans))),
             }
             return;
         };
@@ -205,11 +249,11 @@ impl Pairing {
             self.partial.insert(rq, all - done);
         }
         let Some(issue_ns) = p.issue_ns else {
-            self.unpaired.end(ts, &self.spans);
+            self.halves.push(p.row.half(ts, None, Why::end(ts, &self.spans)));
             return;
         };
         if issue_ns > ts || self.spans.touch(p.insert_ns.unwrap_or(issue_ns), ts) {
-            self.unpaired.lost += 1;
+            self.halves.push(p.row.half(ts, Some(issue_ns), Why::Lost));
             return;
         }
         let error = e.error.get(e.at) as i32;
@@ -230,10 +274,10 @@ impl Pairing {
     }
 
     /// What is left unpaired.
-    pub(crate) fn finish(&mut self) {
-        for p in self.pending.values() {
-            self.unpaired.begin(p.insert_ns.or(p.issue_ns).unwrap_or(0), &self.spans);
-        }
+    pub(crate) fn finish(&self) -> Vec<HalfIo> {
+        let mut halves: Vec<HalfIo> = self.pending.values().map(|p| p.half(&self.spans)).collect();
+        halves.sort_unstable();
+        halves
     }
 }
 

@@ -2,7 +2,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::container::{self, Names};
+use bpfrec_format::container::{self, Names};
+
 use crate::error::{Error, Result};
 use crate::view::View;
 
@@ -19,7 +20,7 @@ pub struct Cgroup {
     pub removed_ns: Option<u64>,
     /// Moment of the path, so that the latest one stands.
     path_ns: u64,
-    /// What the path says.
+    /// What the path says, as the file has it, or read out of the path.
     pub names: Names,
 }
 
@@ -32,6 +33,7 @@ impl Cgroups {
     pub(crate) fn add(&mut self, kind: &str, view: View<'_>) {
         let (ts, id, parent) = (view.ints("ts_ns"), view.ints("cgroup_id"), view.ints("parent_id"));
         let path = view.texts("path");
+        let names = ["runtime", "container_id", "pod_uid", "unit"].map(|name| view.texts(name));
         for row in 0..view.rows() {
             let ts = ts.get(row);
             let cgroup = self.0.entry(id.get(row)).or_insert_with(|| Cgroup { first_ns: ts, ..Cgroup::default() });
@@ -43,6 +45,9 @@ impl Cgroups {
             if !text.is_empty() && (cgroup.path.is_empty() || ts >= cgroup.path_ns) {
                 cgroup.path = String::from_utf8_lossy(text).into_owned();
                 cgroup.path_ns = ts;
+                let [runtime, container_id, pod_uid, unit] =
+                    names.map(|texts| Some(texts.string(row)).filter(|t| !t.is_empty()));
+                cgroup.names = Names { runtime, container_id, pod_uid, unit };
             }
             if parent.get(row) != 0 {
                 cgroup.parent_id = parent.get(row);
@@ -51,7 +56,8 @@ impl Cgroups {
     }
 
     pub(crate) fn finish(&mut self) {
-        self.0.values_mut().for_each(|cgroup| cgroup.names = container::names(&cgroup.path));
+        let bare = self.0.values_mut().filter(|cgroup| cgroup.names == Names::default());
+        bare.for_each(|cgroup| cgroup.names = container::names(&cgroup.path));
     }
 
     /// The cgroup with this id.
@@ -70,7 +76,7 @@ impl Cgroups {
     /// All of them by id.
     pub fn sorted(&self) -> Vec<(u64, &Cgroup)> {
         let mut all: Vec<_> = self.0.iter().map(|(id, cgroup)| (*id, cgroup)).collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
+        all.sort_unstable_by_key(|(id, _)| *id as i64);
         all
     }
 

@@ -120,7 +120,9 @@ mod tests {
 
     fn frame(name: &str, binary: &str, source: NameSource) -> Frame {
         let (name, binary) = (name.to_owned(), binary.to_owned());
-        Frame { id: 0, name, kernel: false, binary, build_id: String::new(), offset: 0, source }
+        let build_id = String::new();
+        let (inlined, line, hit) = (false, None, None);
+        Frame { id: 0, name, kernel: false, inlined, binary, build_id, offset: 0, line, source, hit }
     }
 
     #[test]

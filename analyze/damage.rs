@@ -12,6 +12,21 @@ const FLUSHED_NS: u64 = 1_000_000_000;
 /// Places that are named; more are only counted.
 const NAMED: usize = 16;
 
+/// Blocks that are gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostBlocks {
+    /// Begin of the time that they may be of, CLOCK_MONOTONIC.
+    pub from_ns: u64,
+    /// End of that time.
+    pub to_ns: u64,
+    /// Their CPU, where it is known.
+    pub cpu: Option<u32>,
+    /// Events in them; 0 where a block is missing altogether.
+    pub events: u64,
+    /// How many blocks.
+    pub blocks: u64,
+}
+
 /// What could not be read.
 #[derive(Clone, Debug, Default)]
 pub struct Damage {
@@ -31,6 +46,8 @@ pub struct Damage {
     pub places: Vec<String>,
     /// Spans of time in which events may be missing.
     pub spans: Spans,
+    /// Blocks of events that are damaged or missing, with what is known of them.
+    pub lost: Vec<LostBlocks>,
     /// Blocks of types that this version does not know: no damage.
     pub unknown_blocks: u64,
     /// Rows of kinds that neither this version nor the trace describes: no damage.
@@ -78,25 +95,31 @@ impl Damage {
     /// Where block numbers are missing, events between the blocks around the gap may be missing.
     fn gaps(&mut self, trace: &Trace) {
         let mut before: Option<BlockRef> = None;
-        let mut open: Option<u64> = None;
+        let mut open: Option<(u64, u64)> = None;
         for (_, block) in trace.blocks() {
             let h = &block.header;
-            let gap = before.is_some_and(|b| h.seq > b.header.seq + 1);
-            if gap && open.is_none() {
-                open = Some(before.map_or(0, |b| b.header.ts_min_ns));
+            let missing = before.map_or(0, |b| h.seq.saturating_sub(b.header.seq.saturating_add(1)));
+            if missing > 0 {
+                let (_, blocks) = open.get_or_insert((before.map_or(0, |b| b.header.ts_min_ns), 0));
+                *blocks += missing;
             }
             if h.block_type == BlockType::Events as u8 {
-                if let Some(from) = open.take() {
-                    self.spans.add(from, h.ts_max_ns);
+                if let Some((from, blocks)) = open.take() {
+                    self.gap(from, h.ts_max_ns, blocks);
                 }
                 before = Some(*block);
             } else if let Some(b) = &mut before {
                 b.header.seq = h.seq;
             }
         }
-        if let Some(from) = open {
-            self.spans.add(from, u64::MAX);
+        if let Some((from, blocks)) = open {
+            self.gap(from, u64::MAX, blocks);
         }
+    }
+
+    fn gap(&mut self, from_ns: u64, to_ns: u64, blocks: u64) {
+        self.spans.add(from_ns, to_ns);
+        self.lost.push(LostBlocks { from_ns, to_ns, cpu: None, events: 0, blocks });
     }
 
     /// A block that cannot be decoded, be it damaged or made by a newer bpfrec.
@@ -109,8 +132,11 @@ impl Damage {
             self.unknown_rows += u64::from(block.header.rows);
         }
         if block.header.block_type == BlockType::Events as u8 {
+            let (h, events) = (&block.header, u64::from(block.header.rows));
             if understood {
-                self.events += u64::from(block.header.rows);
+                self.events += events;
+                let (from_ns, to_ns, cpu) = (h.ts_min_ns, h.ts_max_ns, Some(h.stream));
+                self.lost.push(LostBlocks { from_ns, to_ns, cpu, events, blocks: 1 });
             }
             self.spans.add(block.header.ts_min_ns, block.header.ts_max_ns);
         }
@@ -130,6 +156,7 @@ impl Damage {
         (self.unknown_rows, self.unknown_blocks) =
             (self.unknown_rows + other.unknown_rows, self.unknown_blocks + other.unknown_blocks);
         other.spans.iter().for_each(|(from, to)| self.spans.add(from, to));
+        self.lost.extend_from_slice(&other.lost);
         other.places.iter().for_each(|place| self.place(place.clone()));
     }
 

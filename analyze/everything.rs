@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::meta::Meta;
-use crate::parquet_file::Output;
+use crate::parquet_file::{OfTrace, Output};
 use crate::pipeline::{self, Options, Visitor};
+use crate::reports::offcputime::Offcputime;
 use crate::reports::profile::Profile;
 use crate::reports::{self, Context, Flags, Report};
 use crate::symbols::Symbols;
@@ -30,33 +31,43 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
-/// Writes `parquet/*.parquet`, `profile.svg`, `report.txt` and `views.sql` to `output`.
+/// Writes `parquet/*.parquet`, `profile.svg`, `offcpu.svg`, `memleak.svg` and `.txt`, `report.txt` and `views.sql` to `output`.
 pub fn analyze(
     trace: &Trace,
     meta: &Meta,
     output: &dyn Output,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Summary> {
+    let output = &OfTrace::new(output, meta);
     let filter = Filter::everything(meta);
     let symbols = OnceLock::new();
     let resolved = symbols.get_or_init(|| Symbols::resolve(meta));
+    // Kernel threads wait for work nearly all of the time, and would hide all else.
+    let programs = Flags([("user-threads-only", String::new())].into());
     let mut summary = None;
     let mut made: Vec<(&reports::ReportKind, Box<dyn Report>)> = Vec::new();
     for kind in reports::REPORTS {
         let mut flags = Flags::default();
-        if kind.name == "profile" {
+        if matches!(kind.name, "profile" | "offcputime" | "wakeups") {
             flags.0.insert("top", TOP_STACKS.into());
+        }
+        if kind.name == "offcputime" {
+            flags.0.extend(programs.0.clone());
         }
         if kind.name == "summary" {
             summary = Some(made.len());
         }
-        if kind.sources.len() > 1 || kind.sources.iter().all(|s| meta.has_source(*s)) {
+        if kind.name == "memleak" {
+            flags.0.extend([("top", TOP_STACKS.into()), ("svg", "memleak.svg".into())]);
+        }
+        if kind.is_possible(meta) {
             made.push((kind, (kind.new)(&flags, &filter)?));
         }
     }
     let mut profile = Profile::new(&Flags::default(), &filter)?;
+    let mut offcpu = Offcputime::new(&programs, &filter)?;
     let mut tables = tables::of_trace(trace, meta, resolved, output)?;
-    let mut visitors: Vec<&mut dyn Visitor> = vec![&mut profile];
+    let mut visitors: Vec<&mut dyn Visitor> = vec![&mut profile, &mut offcpu];
     visitors.extend(made.iter_mut().map(|(_, report)| report.as_mut() as &mut dyn Visitor));
     visitors.extend(tables.iter_mut().map(|table| table.as_mut() as &mut dyn Visitor));
     let options = Options { progress, ..Options::default() };
@@ -73,6 +84,7 @@ pub fn analyze(
 
     let mut result = Summary { lossy: meta.losses.all() > 0 || reading.damage.any(), ..Summary::default() };
     let mut text = String::new();
+    let mut more = Vec::new();
     for (i, (kind, report)) in made.iter().enumerate() {
         let mut one = String::new();
         report.text(&context, &mut one);
@@ -81,8 +93,11 @@ pub fn analyze(
             let _ = writeln!(one, "# {note}");
         }
         let _ = writeln!(text, "{}== {}: {}\n\n{one}", if i > 0 { "\n" } else { "" }, kind.name, kind.about);
+        more.extend(report.files(&context)?);
         if summary == Some(i) {
             result.text = one;
+        } else if kind.name == "memleak" {
+            more.push(("memleak.txt".into(), one.into_bytes()));
         }
     }
     result.files = names.iter().map(|name| format!("parquet/{name}.parquet")).collect();
@@ -95,6 +110,12 @@ pub fn analyze(
     };
     if meta.has_source(bpfrec_format::Source::Profile) {
         file("profile.svg", &profile.flamegraph(&context)?)?;
+    }
+    if meta.has_source(bpfrec_format::Source::Offcpu) {
+        file("offcpu.svg", &offcpu.flamegraph(&context)?)?;
+    }
+    for (name, bytes) in &more {
+        file(name, bytes)?;
     }
     file("report.txt", text.as_bytes())?;
     file("views.sql", views::sql(&names).as_bytes())?;

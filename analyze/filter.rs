@@ -22,6 +22,8 @@ pub struct Filter {
     windowed: bool,
     /// Length of the window.
     pub duration_ns: u64,
+    /// First moment that is there.
+    first_ns: u64,
 }
 
 impl Filter {
@@ -35,6 +37,7 @@ impl Filter {
             recorder: meta.recorder_pid(),
             windowed: false,
             duration_ns: meta.duration_ns(),
+            first_ns: meta.first_ns,
         }
     }
 
@@ -71,11 +74,36 @@ impl Filter {
     /// Whether an event is in.
     #[inline]
     pub fn takes(&self, ts_ns: u64, pid: u32, cgroup_id: u64) -> bool {
+        ts_ns >= self.from_ns && ts_ns <= self.to_ns && self.takes_task(pid, cgroup_id)
+    }
+
+    /// Whether a process and a cgroup are in, whenever.
+    #[inline]
+    pub fn takes_task(&self, pid: u32, cgroup_id: u64) -> bool {
         let pid = match self.pid {
             Some(only) => only == pid,
             None => self.recorder != Some(pid),
         };
-        ts_ns >= self.from_ns && ts_ns <= self.to_ns && pid && self.takes_cgroup(cgroup_id)
+        pid && self.takes_cgroup(cgroup_id)
+    }
+
+    /// How much of a stretch of time lies in the window and in what is there of the trace. Parts in windows that follow
+    /// upon each other add up to the whole.
+    #[inline]
+    pub fn part_ns(&self, start_ns: u64, end_ns: u64) -> u64 {
+        end_ns.min(self.to_ns).saturating_sub(start_ns.max(self.from_ns).max(self.first_ns))
+    }
+
+    /// Whether a stretch of time ends in the window. It ends in one of windows that follow upon each other.
+    #[inline]
+    pub fn takes_end(&self, end_ns: u64) -> bool {
+        end_ns > self.from_ns && end_ns <= self.to_ns
+    }
+
+    /// Whether something that begins in this part ends after it.
+    #[inline]
+    pub fn cuts(&self, begin_ns: u64, end_ns: u64, pid: u32, cgroup_id: u64) -> bool {
+        end_ns > self.to_ns && self.takes(begin_ns, pid, cgroup_id)
     }
 
     fn takes_cgroup(&self, id: u64) -> bool {

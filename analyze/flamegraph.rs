@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inferno::flamegraph::{self, Options, color::PaletteMap};
+use inferno::flamegraph::{self, Options, color::BackgroundColor, color::PaletteMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
@@ -59,12 +59,22 @@ pub struct Line {
     pub process: String,
     /// Boxes from the root to the leaf.
     pub frames: Vec<Cell>,
-    /// Samples.
+    /// Samples, or what else is drawn.
     pub count: u64,
 }
 
+/// A drawing; `unit` is what is counted.
+pub fn svg(title: &str, unit: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+    draw(title, unit, BackgroundColor::Yellow, lines)
+}
+
+/// A drawing of time off the CPU, in us. Its background is blue, so that nobody takes it for one of CPU time.
+pub fn svg_of_waits(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+    draw(title, "us", BackgroundColor::Blue, lines)
+}
+
 /// Draws. Names are escaped; the same lines give the same bytes.
-pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
+fn draw(title: &str, unit: &str, background: BackgroundColor, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut palette = PaletteMap::default();
     let mut folded: BTreeMap<String, u64> = BTreeMap::new();
     for line in &lines {
@@ -89,7 +99,8 @@ pub fn svg(title: &str, lines: Vec<Line>) -> Result<Vec<u8>> {
     let mut options = Options::default();
     options.title = title.into();
     options.subtitle = Some("kernel red, shared libraries yellow, the program itself green, all else grey".into());
-    options.count_name = "samples".into();
+    options.count_name = unit.into();
+    options.bgcolors = Some(background);
     options.name_type = "".into();
     options.palette_map = Some(&mut palette);
     options.deterministic = true;
@@ -137,18 +148,18 @@ mod tests {
     fn hostile_names_are_escaped() {
         let evil = "<script>alert(1)</script>";
         let line = Line { process: evil.into(), frames: vec![Cell::other("a;b\" onclick=\"x\n<b>")], count: 3 };
-        let out = String::from_utf8(svg(&format!("of {evil}"), vec![line]).unwrap()).unwrap();
+        let out = String::from_utf8(svg(&format!("of {evil}"), "samples", vec![line]).unwrap()).unwrap();
         for bad in ["<script>alert", "<b>", "\" onclick=\""] {
             assert!(!out.contains(bad), "{bad}: {}", out.lines().filter(|l| l.contains(bad)).collect::<String>());
         }
         assert!(out.contains("&lt;script&gt;alert"));
-        assert!(!String::from_utf8(svg(evil, Vec::new()).unwrap()).unwrap().contains("<script>"));
+        assert!(!String::from_utf8(svg(evil, "samples", Vec::new()).unwrap()).unwrap().contains("<script>"));
     }
 
     #[test]
     fn same_lines_same_bytes() {
         let line = |n: &str, count| Line { process: "p".into(), frames: vec![Cell::other(n)], count };
-        let (a, b) = (svg("t", vec![line("x", 1), line("y", 2)]), svg("t", vec![line("y", 2), line("x", 1)]));
+        let (a, b) = (svg("t", "n", vec![line("x", 1), line("y", 2)]), svg("t", "n", vec![line("y", 2), line("x", 1)]));
         assert_eq!(a.unwrap(), b.unwrap());
     }
 }

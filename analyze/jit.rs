@@ -45,6 +45,8 @@ pub struct Place {
 struct Process {
     functions: Vec<Function>,
     max_end: Vec<u64>,
+    /// When functions came, each moment once, in order.
+    times: Vec<u64>,
 }
 
 impl Process {
@@ -70,7 +72,10 @@ impl Process {
         }
         all.retain(|f| f.from_ns < f.until_ns);
         all.sort_by_key(|f| (f.addr, f.from_ns));
-        let mut process = Process { max_end: vec![0; all.len()], functions: all };
+        let mut times: Vec<u64> = all.iter().map(|f| f.from_ns).collect();
+        times.sort_unstable();
+        times.dedup();
+        let mut process = Process { max_end: vec![0; all.len()], functions: all, times };
         process.fill(0, process.functions.len());
         process
     }
@@ -155,6 +160,13 @@ impl JitSymbols {
     /// Name of a place's function.
     pub fn name(&self, place: Place) -> &str {
         &self.names[place.name as usize]
+    }
+
+    /// Names the stretch of time in which [`JitSymbols::lookup`] answers the same for `pid` as at `ts_ns`, as long as it
+    /// is of the same fork or exec.
+    pub(crate) fn epoch(&self, pid: u32, ts_ns: u64) -> u32 {
+        let times = self.processes.get(&pid).map_or(&[][..], |p| &p.times);
+        times.partition_point(|from| *from <= ts_ns) as u32
     }
 
     /// The function of `pid` that lay at `addr` at `ts_ns`. A child has what its parent had at the fork.

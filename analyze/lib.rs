@@ -3,7 +3,7 @@
 //! ```text
 //! Trace --pass 1--> Meta: tasks, cgroups, stacks, mappings, kernel symbols, clocks, losses
 //!   |                 \
-//!   '--pass 2--> Slab: events of a stretch of time, in order --> waits, slices, I/O (sched, block_io)
+//!   '--pass 2--> Slab: events of a stretch of time, in order --> waits, slices, I/O, memory (sched, block_io, memory)
 //!                       \                                         /
 //!                        Visitor: tables (Parquet)  reports (text, JSON, SVG)
 //! ```
@@ -14,9 +14,9 @@
 #![forbid(unsafe_code)]
 
 // Pass 1: what events are about.
+pub mod binaries;
 pub mod cgroups;
 pub mod clock;
-pub mod container;
 pub mod cut;
 pub mod damage;
 pub mod jit;
@@ -32,17 +32,22 @@ pub mod versions;
 
 // Pass 2: events in order, and what is made of several.
 pub mod block_io;
+pub mod memory;
+pub mod offcpu;
 pub mod pipeline;
 pub mod sched;
+pub mod sched_off;
 pub mod slab;
 
 // Results.
+pub mod bundle;
 pub mod everything;
 pub mod filter;
 pub mod flamegraph;
 pub mod histogram;
 pub mod parquet_file;
 pub mod reports;
+pub mod symbolize;
 pub mod tables;
 pub mod views;
 

@@ -43,9 +43,14 @@ pub struct File {
 impl File {
     /// Whether it is a file at all.
     pub fn is_file(&self) -> bool {
-        self.path.starts_with('/')
-            && !["//anon", "/dev/zero", "/SYSV", "/anon_hugepage", "/memfd:"].iter().any(|p| self.path.starts_with(p))
+        is_file(&self.path)
     }
+}
+
+/// Whether what is mapped under this name is a file.
+pub(crate) fn is_file(path: &str) -> bool {
+    let memory = ["//anon", "/dev/zero", "/SYSV", "/anon_hugepage", "/memfd:"];
+    path.starts_with('/') && !memory.iter().any(|start| path.starts_with(start))
 }
 
 /// All mappings of a trace.
@@ -144,6 +149,13 @@ impl Mappings {
         None
     }
 
+    /// Names the stretch of time in which [`Mappings::lookup`] answers the same for `pid` as at `ts_ns`.
+    pub fn epoch(&self, tasks: &Tasks, pid: u32, ts_ns: u64) -> (u32, u32) {
+        let image = tasks.images().partition_point(|(p, t, _)| (*p, *t) <= (pid, ts_ns));
+        let mine = self.of_pid.get(&pid).map_or(&[][..], |(start, end)| &self.rows[*start..*end]);
+        (image as u32, mine.partition_point(|m| m.ts_ns <= ts_ns) as u32)
+    }
+
     /// The latest one of `from..=ts`, else the first one of `ts..until`: the snapshot of what ran before takes a moment.
     fn between(&self, pid: u32, from: u64, ts: u64, until: u64, addr: u64) -> Option<&Mapping> {
         let (start, end) = *self.of_pid.get(&pid)?;
@@ -156,12 +168,17 @@ impl Mappings {
 }
 
 /// Build ids stand in the file as bytes or as hex digits.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let text = bytes.len().is_multiple_of(2) && bytes.len() >= 16 && bytes.iter().all(u8::is_ascii_hexdigit);
     match text {
         true => String::from_utf8_lossy(bytes).to_ascii_lowercase(),
-        false => bytes.iter().map(|b| format!("{b:02x}")).collect(),
+        false => hex_of(bytes),
     }
+}
+
+/// Bytes as hex digits.
+pub(crate) fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

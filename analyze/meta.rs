@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bpfrec_format::{BlockRef, BlockType, Kind, Registry, Source, Table, Trace, events, meta};
 use rayon::prelude::*;
 
+use crate::binaries::Binaries;
 use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::damage::Damage;
@@ -59,6 +60,8 @@ pub struct Meta {
     pub jit: JitSymbols,
     /// Stacks that mean different functions at different times.
     pub versions: Versions,
+    /// Binaries that are mapped.
+    pub binaries: Binaries,
     /// Kernel symbols.
     pub kernel: KernelSymbols,
     /// Clocks.
@@ -81,8 +84,8 @@ pub struct Meta {
     pub trace_id: u64,
     /// Events in whole blocks, as headers tell.
     pub events: u64,
-    /// Names come from the trace alone, not from files of this machine. Off unless the caller sets it.
-    pub trace_only: bool,
+    /// Where names are looked for. The caller may set it; else the trace and this machine's own files.
+    pub names: crate::symbols::Options,
     /// What the recorder was asked for.
     pub recorded: Recorded,
     /// What of pass 1 could not be read.
@@ -153,6 +156,7 @@ impl Meta {
         meta.mappings.finish();
         meta.jit.finish();
         meta.versions = Versions::new(&mut meta.stacks, &meta.jit, &meta.mappings);
+        meta.binaries.finish();
         meta.kernel.finish();
         meta.losses.finish();
         Ok(meta)
@@ -167,7 +171,11 @@ impl Meta {
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => self.cgroups.add(&kind.name, view),
             meta::MAPPING => self.mappings.add(view),
             meta::JIT_SYMBOL => self.jit.add(view),
+            meta::BINARY => self.binaries.add(view),
+            meta::BINARY_SEGMENT => self.binaries.add_segments(view),
+            meta::BINARY_SYMBOL => self.binaries.add_functions(view),
             meta::KERNEL_SYMBOL => self.kernel.add(view),
+            meta::KERNEL_SYMBOL_CHANGE => self.kernel.add_changes(view),
             meta::CLOCK => self.clock.add(view),
             meta::LOSS => self.losses.add(view),
             meta::SOURCE_STATS => self.source_stats(view),
@@ -215,6 +223,12 @@ impl Meta {
     /// The recorder's own process, whose events are not the host's.
     pub fn recorder_pid(&self) -> Option<u32> {
         self.number("recorder_pid").map(|pid| pid as u32)
+    }
+
+    /// A number that is the same for all traces of the host: recorded, or made of its name.
+    pub fn host_id(&self) -> u64 {
+        let recorded = u64::from_str_radix(self.item("host_id"), 16).ok();
+        recorded.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_64(self.item("host").as_bytes()))
     }
 
     /// Length of what is there.

@@ -15,16 +15,59 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use crate::error::Result;
+use crate::meta::Meta;
 
 /// Rows of a row group: four of DuckDB's.
 const GROUP_ROWS: usize = 491_520;
 /// Columns that rise steadily: differences are smaller than dictionaries there, and nowhere else.
-const RISING: [&str; 2] = ["ts", "ts_mono"];
+const RISING: [&str; 3] = ["ts", "ts_mono", "end_mono"];
+/// The order of events. Not by `ts`: a clock of the day may be set back, CLOCK_MONOTONIC cannot.
+const IN_TIME: &[&str] = &["ts_mono", "cpu"];
+/// Columns that end every table, the same in each row: tables of many hosts and traces can lie together.
+pub const CONSTANT: [(&str, Type); 2] = [("host_id", Type::BigInt), ("trace_id", Type::Text)];
 
 /// Where files go. The library names them, the caller makes them.
 pub trait Output: Sync {
     /// A new file of this name, as `parquet/task.parquet`.
     fn create(&self, name: &str) -> std::io::Result<Box<dyn Write + Send>>;
+
+    /// Whose rows the tables are to say they hold. Only [`OfTrace`] knows.
+    fn identity(&self) -> Identity {
+        Identity::default()
+    }
+}
+
+/// Values of the [`CONSTANT`] columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The same for all traces of a host.
+    pub host_id: u64,
+    /// Number of the trace in hex.
+    pub trace_id: String,
+}
+
+/// An output for the tables of one trace.
+pub struct OfTrace<'a> {
+    output: &'a dyn Output,
+    identity: Identity,
+}
+
+impl<'a> OfTrace<'a> {
+    /// `output` with the identity of the trace.
+    pub fn new(output: &'a dyn Output, meta: &Meta) -> Self {
+        let identity = Identity { host_id: meta.host_id(), trace_id: format!("{:016x}", meta.trace_id) };
+        OfTrace { output, identity }
+    }
+}
+
+impl Output for OfTrace<'_> {
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn Write + Send>> {
+        self.output.create(name)
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
 }
 
 /// Type of a column.
@@ -46,12 +89,20 @@ pub enum Type {
 pub struct TableFile {
     writer: ArrowWriter<Box<dyn Write + Send>>,
     schema: Arc<Schema>,
+    identity: Identity,
 }
 
 impl TableFile {
-    /// Begins `parquet/NAME.parquet`. `sorted`: rows come ordered by `ts`, then `cpu`.
+    /// Begins `parquet/NAME.parquet`, with the [`CONSTANT`] columns behind `columns`. `sorted`: rows come ordered by
+    /// `ts_mono`, then `cpu`.
     pub fn new(output: &dyn Output, name: &str, columns: &[(String, Type)], sorted: bool) -> Result<TableFile> {
-        let fields = columns.iter().map(|(name, ty)| {
+        Self::ordered(output, name, columns, if sorted { IN_TIME } else { &[] })
+    }
+
+    /// As [`TableFile::new`], with the columns by which the rows come ordered, ascending.
+    pub fn ordered(output: &dyn Output, name: &str, columns: &[(String, Type)], order: &[&str]) -> Result<TableFile> {
+        let constant = CONSTANT.iter().map(|(name, ty)| (*name, ty));
+        let fields = columns.iter().map(|(name, ty)| (name.as_str(), ty)).chain(constant).map(|(name, ty)| {
             let ty = match ty {
                 Type::Int => DataType::Int32,
                 Type::BigInt => DataType::Int64,
@@ -72,19 +123,23 @@ impl TableFile {
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
-        if sorted {
+        if !order.is_empty() {
             let position = |name: &str| columns.iter().position(|(column, _)| column == name);
-            let by = ["ts", "cpu"].iter().filter_map(|name| position(name));
+            let by = order.iter().filter_map(|name| position(name));
             let by = by.map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: false });
             properties = properties.set_sorting_columns(Some(by.collect()));
         }
         let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
         let out = output.create(&format!("parquet/{name}.parquet"))?;
-        Ok(TableFile { writer: ArrowWriter::try_new_with_options(out, schema.clone(), options)?, schema })
+        let writer = ArrowWriter::try_new_with_options(out, schema.clone(), options)?;
+        Ok(TableFile { writer, schema, identity: output.identity() })
     }
 
-    /// Adds rows, a column each.
-    pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+    /// Adds rows: an array for each column but the [`CONSTANT`] ones.
+    pub fn write(&mut self, mut columns: Vec<ArrayRef>) -> Result<()> {
+        let rows = columns.first().map_or(0, |c| c.len());
+        columns.push(Arc::new(Int64Array::from_value(self.identity.host_id as i64, rows)));
+        columns.push(texts(std::iter::repeat_n(&self.identity.trace_id, rows)));
         Ok(self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?)
     }
 

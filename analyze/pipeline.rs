@@ -8,9 +8,8 @@ use rayon::prelude::*;
 use crate::damage::Damage;
 use crate::error::Result;
 use crate::meta::Meta;
-use crate::sched::Unpaired;
 use crate::slab::{SLAB_ROWS, Slab, Slabs};
-use crate::{block_io, sched};
+use crate::{block_io, memory, sched};
 
 /// What a visitor may ask for.
 #[derive(Clone, Copy)]
@@ -23,6 +22,8 @@ pub enum Need<'a> {
     Slices,
     /// [`Slab::ios`].
     Ios,
+    /// [`Slab::lives`] and [`Slab::frees`].
+    Lives,
 }
 
 /// Something that goes through a trace once, from its begin to its end. Visitors of the same slab run at the same time.
@@ -38,10 +39,6 @@ pub trait Visitor: Send {
 pub struct Reading {
     /// What could not be read, in both passes.
     pub damage: Damage,
-    /// Waits without begin or end.
-    pub unpaired_waits: Unpaired,
-    /// I/O without begin or end.
-    pub unpaired_ios: Unpaired,
 }
 
 /// How to go through a trace.
@@ -64,9 +61,11 @@ impl Default for Options<'_> {
 pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [&mut dyn Visitor]) -> Result<Reading> {
     let any = |need: Need<'_>| visitors.iter().any(|v| v.wants(&need));
     let (waits, slices, wants_ios) = (any(Need::Waits), any(Need::Slices), any(Need::Ios));
+    let wants_lives = any(Need::Lives);
     let wants = |kind: &Kind, field: &str| {
         (waits || slices) && sched::wants(&kind.name, field)
             || wants_ios && block_io::wants(&kind.name, field)
+            || wants_lives && memory::is_kind(&kind.name)
             || any(Need::Field(kind, field))
     };
     let mut slabs = Slabs::new(trace, options.until_ns, options.slab_rows, &wants);
@@ -77,18 +76,25 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     };
     let mut threads = sched::Pairing::new(spans(Source::Sched), meta.recorded.clone(), slices);
     let mut requests = block_io::Pairing::new(spans(Source::Block));
+    let mut memories = memory::Pairing::new(meta, spans(Source::Malloc), spans(Source::Kmem));
     let (done, total) = (AtomicU64::new(0), slabs.total);
     let mut next = slabs.next_slab();
     while let Some(mut slab) = next {
         meta.versions.apply(&mut slab);
         let use_it = || -> Result<()> {
-            let ((mut ended, mut left), ios) = rayon::join(
-                || if waits || slices { threads.slab(&slab) } else { Default::default() },
-                || if wants_ios { requests.slab(&slab) } else { Vec::new() },
+            let ((found, ios), memory) = rayon::join(
+                || {
+                    rayon::join(
+                        || if waits || slices { threads.slab(&slab) } else { Default::default() },
+                        || if wants_ios { requests.slab(&slab) } else { Default::default() },
+                    )
+                },
+                || if wants_lives { memories.slab(&slab) } else { Default::default() },
             );
-            slab.ios = ios;
-            std::mem::swap(&mut slab.waits, &mut ended);
-            std::mem::swap(&mut slab.slices, &mut left);
+            (slab.ios, slab.half_ios) = ios;
+            (slab.waits, slab.slices) = (found.waits, found.slices);
+            (slab.half_waits, slab.half_slices) = (found.half_waits, found.half_slices);
+            (slab.lives, slab.frees) = (memory.lives, memory.frees);
             visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &slab))?;
             let done = done.fetch_add(slab.rows, Ordering::Relaxed) + slab.rows;
             (options.progress)(done, total);
@@ -98,12 +104,18 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
         used?;
         next = following;
     }
-    let rest = Slab { slices: threads.finish(), ..Slab::default() };
-    requests.finish();
-    if slices {
+    let sched::Found { waits, slices, half_waits, half_slices } = threads.finish();
+    let half_ios = requests.finish();
+    let memory::Ended { lives, frees } = if wants_lives { memories.finish() } else { Default::default() };
+    let mut rest = Slab { waits, slices, half_waits, half_slices, half_ios, lives, frees, ..Slab::default() };
+    loop {
         visitors.par_iter_mut().try_for_each(|visitor| visitor.slab(meta, &rest))?;
+        rest = Slab { lives: if wants_lives { memories.rest() } else { Vec::new() }, ..Slab::default() };
+        if rest.lives.is_empty() {
+            break;
+        }
     }
     let mut damage = meta.damage.clone();
     damage.join(&slabs.damage);
-    Ok(Reading { damage, unpaired_waits: threads.unpaired, unpaired_ios: requests.unpaired })
+    Ok(Reading { damage })
 }

@@ -1,9 +1,16 @@
 //! Reports: from a trace to a table that a person reads. A new one is a file in `reports/` and a line in [`REPORTS`].
 
 pub mod biolatency;
+pub mod cpudist;
+mod grouped;
+pub mod memleak;
+pub mod offcputime;
 pub mod profile;
 pub mod runqlat;
+mod stack_lines;
 pub mod summary;
+mod waits_missing;
+pub mod wakeups;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -24,7 +31,16 @@ use crate::symbols::Symbols;
 use crate::text;
 
 /// All reports.
-pub const REPORTS: &[&ReportKind] = &[&summary::KIND, &runqlat::KIND, &biolatency::KIND, &profile::KIND];
+pub const REPORTS: &[&ReportKind] = &[
+    &summary::KIND,
+    &runqlat::KIND,
+    &biolatency::KIND,
+    &profile::KIND,
+    &offcputime::KIND,
+    &wakeups::KIND,
+    &cpudist::KIND,
+    &memleak::KIND,
+];
 
 /// A report that can be asked for.
 pub struct ReportKind {
@@ -32,12 +48,19 @@ pub struct ReportKind {
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
-    /// Sources whose events it needs, and whose losses it shows.
+    /// Sources of which one at least must have been recorded, and whose losses it shows.
     pub sources: &'static [Source],
     /// Its own flags.
     pub flags: &'static [Flag],
     /// Makes it.
     pub new: fn(&Flags, &Filter) -> Result<Box<dyn Report>>,
+}
+
+impl ReportKind {
+    /// Whether the trace has a source that it can be made from. Source `task` is always on.
+    pub fn is_possible(&self, meta: &Meta) -> bool {
+        self.sources.iter().any(|s| *s == Source::Task || meta.has_source(*s))
+    }
 }
 
 /// A flag of a report.
@@ -114,6 +137,14 @@ pub trait Report: Visitor {
     fn text(&self, context: &Context<'_>, out: &mut String);
     /// As JSON; `report` and `lost` are added to it.
     fn json(&self, context: &Context<'_>) -> Value;
+    /// Sources that it is made from where it has a choice.
+    fn sources(&self, _meta: &Meta, kind: &ReportKind) -> &'static [Source] {
+        kind.sources
+    }
+    /// Up to which moment it needs events: what began in the window may be told after it.
+    fn until_ns(&self, filter: &Filter) -> u64 {
+        filter.to_ns
+    }
     /// What stands below the text: what could not be counted, and why.
     fn notes(&self, _context: &Context<'_>) -> Vec<String> {
         Vec::new()
@@ -156,24 +187,28 @@ pub fn run(
     as_json: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Outcome> {
-    if let Some(missing) = kind.sources.iter().find(|s| !meta.has_source(**s))
-        && kind.sources.len() == 1
-    {
-        let name = missing.name();
-        return Err(Error::asked(format!("the trace has no events of `{name}`: record it with `-e {name}`")));
+    if !kind.is_possible(meta) {
+        let names: Vec<String> = kind.sources.iter().map(|s| format!("`{}`", s.name())).collect();
+        let record: Vec<String> = kind.sources.iter().map(|s| format!("`-e {}`", s.name())).collect();
+        let (names, record) = (names.join(" or "), record.join(" or "));
+        return Err(Error::asked(format!("the trace has no events of {names}: record it with {record}")));
     }
     let mut report = (kind.new)(flags, filter)?;
-    let options = Options { until_ns: filter.to_ns, progress, ..Options::default() };
+    let options = Options { until_ns: report.until_ns(filter), progress, ..Options::default() };
     let reading = pipeline::visit(trace, meta, &options, &mut [report.as_mut() as &mut dyn Visitor])?;
     let context = Context { meta, reading: &reading, filter, symbols: &OnceLock::new() };
     let mut outcome = Outcome { files: report.files(&context)?, ..Outcome::default() };
-    outcome.lossy = context.lost(kind.sources) > 0 || reading.damage.any();
+    outcome.lossy = context.lost(report.sources(meta, kind)) > 0 || reading.damage.any();
     if as_json {
         outcome.output = json_of(kind, report.as_ref(), &context).to_string();
         outcome.output.push('\n');
     } else {
         report.text(&context, &mut outcome.output);
-        let notes = notes_of(kind, report.as_ref(), &context);
+        let mut notes = notes_of(kind, report.as_ref(), &context);
+        // The summary tells of them in its own notes.
+        if let Some(symbols) = context.symbols.get().filter(|_| kind.name != summary::KIND.name) {
+            notes.extend(symbols.notes.iter().map(|note| text::plain(note).into_owned()));
+        }
         if report.is_for_programs() {
             outcome.notes = notes;
         } else {
@@ -190,7 +225,7 @@ pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<
     let mut all = json!({"report": kind.name});
     if let (Value::Object(all), Value::Object(own)) = (&mut all, report.json(context)) {
         all.extend(own);
-        all.insert("lost".into(), context.lost(kind.sources).into());
+        all.insert("lost".into(), context.lost(report.sources(context.meta, kind)).into());
         all.insert("damaged_blocks".into(), context.reading.damage.blocks.into());
     }
     all
@@ -199,13 +234,14 @@ pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<
 /// All notes of a report: losses, damage, its own.
 pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    let lost = context.lost(kind.sources);
+    let sources = report.sources(context.meta, kind);
+    let lost = context.lost(sources);
     if lost > 0 {
-        let by_source = kind.sources.iter().map(|s| (s.name(), context.lost(&[*s]))).filter(|(_, n)| *n > 0);
+        let by_source = sources.iter().map(|s| (s.name(), context.lost(&[*s]))).filter(|(_, n)| *n > 0);
         let by_source: Vec<String> = by_source.map(|(name, n)| format!("{name} {}", text::count(n))).collect();
         notes.push(format!("lost: {} events ({})", text::count(lost), by_source.join(", ")));
     }
-    for source in kind.sources {
+    for source in sources {
         for (reason, n) in context.meta.losses.incomplete(*source, context.filter.window()) {
             notes.push(format!("incomplete: {} x {} ({})", text::count(n), reason::text(reason), source.name()));
         }
@@ -233,7 +269,7 @@ fn damage_note(damage: &Damage) -> Option<String> {
 /// The note about what could not be paired.
 fn unpaired_note(what: &str, unpaired: &Unpaired) -> Option<String> {
     let Unpaired { no_start, open, lost } = unpaired;
-    (no_start + open + lost > 0).then(|| {
+    unpaired.any().then(|| {
         let [no_start, open, lost] = [*no_start, *open, *lost].map(text::count);
         format!("unpaired {what}: {no_start} began before the trace, {open} did not end in it, {lost} across a loss")
     })

@@ -14,9 +14,10 @@ use bpfrec_format::{BlockRef, BlockType, Column, Kind, Ragged, Table, Trace};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::block_io::Io;
+use crate::block_io::{HalfIo, Io};
 use crate::damage::Damage;
-use crate::sched::{Slice, Wait};
+use crate::memory::{Free, Life};
+use crate::sched::{Half, Slice, Wait};
 use crate::view::Ints;
 
 /// Rows at which a slab is cut.
@@ -29,7 +30,7 @@ pub struct EventTable {
     pub kind: Arc<Kind>,
     /// Timestamps, CLOCK_MONOTONIC.
     pub ts: Vec<u64>,
-    /// CPUs.
+    /// CPUs; `u32::MAX` where there is none.
     pub cpu: Vec<u32>,
     /// Fields in the kind's order; those that nobody wants, and the timestamp, are empty.
     pub columns: Vec<Column>,
@@ -54,10 +55,20 @@ pub struct Slab {
     pub tables: Vec<EventTable>,
     /// Waits for a CPU that ended in this slab, in the order of their ends.
     pub waits: Vec<Wait>,
-    /// Stretches of a thread on a CPU that ended in this slab.
+    /// Stretches of a thread on a CPU that ended in this slab, in the order of their ends.
     pub slices: Vec<Slice>,
     /// I/O that was completed in this slab.
     pub ios: Vec<Io>,
+    /// Waits of which one half is not there. Those whose end is missing stand in the last slab.
+    pub half_waits: Vec<Half>,
+    /// Slices, likewise; those of which a part at least is known stand in `slices`.
+    pub half_slices: Vec<Half>,
+    /// I/O of which one half is not there, likewise.
+    pub half_ios: Vec<HalfIo>,
+    /// Memory whose end became certain in this slab; behind the last events all that still lives, in further slabs.
+    pub lives: Vec<Life>,
+    /// Frees whose success became certain in this slab.
+    pub frees: Vec<Free>,
     /// Spans of blocks that turned out to be damaged.
     pub(crate) damaged: Vec<(u64, u64)>,
     /// Rows in all tables.

@@ -1,8 +1,11 @@
 //! Parquet tables: one for each kind of events, whatever it is, and those that are made of several kinds.
 
+pub mod alloc;
 pub mod block_io;
 pub mod events;
+pub mod free;
 pub mod meta;
+pub mod offcpu;
 pub mod runq_wait;
 pub mod sched_slice;
 pub mod stacks;
@@ -10,14 +13,29 @@ pub mod stacks;
 use bpfrec_format::{Source, Trace};
 
 use crate::error::Result;
+use crate::memory;
 use crate::meta::Meta;
 use crate::parquet_file::{Output, Type};
 use crate::pipeline::Visitor;
 use crate::symbols::Symbols;
 
 /// Tables that are no kind's.
-const OWN: &[&str] =
-    &["sched_slice", "runq_wait", "block_io", "stack", "frame", "task", "cgroup", "mapping", "clock", "loss", "trace"];
+const OWN: &[&str] = &[
+    "alloc",
+    "free",
+    "sched_slice",
+    "runq_wait",
+    "block_io",
+    "offcpu",
+    "stack",
+    "frame",
+    "task",
+    "cgroup",
+    "mapping",
+    "clock",
+    "loss",
+    "trace",
+];
 
 /// A table that is written while events go by.
 pub trait EventsTable: Visitor {
@@ -35,7 +53,14 @@ pub fn of_trace<'a>(
     output: &'a dyn Output,
 ) -> Result<Vec<Box<dyn EventsTable + 'a>>> {
     let mut tables: Vec<Box<dyn EventsTable + 'a>> = Vec::new();
-    for kind in events::kinds_of(trace, meta) {
+    // Allocations and frees have tables of their own, in which all that their kinds tell stands once.
+    for kind in events::kinds_of(trace, meta).into_iter().filter(|kind| !memory::is_kind(&kind.name)) {
+        if crate::offcpu::has(&kind.name) {
+            if kind.name == crate::offcpu::KINDS[0].0 {
+                tables.push(Box::new(offcpu::OffcpuTable::new(kind, symbols, output)?));
+            }
+            continue;
+        }
         tables.push(Box::new(events::KindTable::new(kind, symbols, output)?));
     }
     if meta.has_source(Source::Sched) {
@@ -44,6 +69,10 @@ pub fn of_trace<'a>(
     }
     if meta.has_source(Source::Block) {
         tables.push(Box::new(block_io::IoTable::new(output)?));
+    }
+    if meta.has_source(Source::Malloc) || meta.has_source(Source::Kmem) {
+        tables.push(Box::new(alloc::AllocTable::new(symbols, output)?));
+        tables.push(Box::new(free::FreeTable::new(output)?));
     }
     Ok(tables)
 }

@@ -43,6 +43,11 @@ impl Task {
         self.names.get(after.saturating_sub(1)).map_or("", |(_, name)| name)
     }
 
+    /// Whether it is the kernel's: `kthreadd`, which is process 2, or a child of it.
+    pub fn is_kernel(&self) -> bool {
+        self.pid == 2 || self.ppid == 2
+    }
+
     /// Last name of the thread.
     pub fn last_comm(&self) -> &str {
         self.names.last().map_or("", |(_, name)| name)

@@ -31,10 +31,33 @@ CREATE OR REPLACE VIEW folded AS
 SELECT stack_id, any_value(space) AS space, string_agg(func, ';' ORDER BY depth_from_leaf DESC) AS frames
 FROM (SELECT stack_id, space, unnest(frame_ids) AS frame_id, generate_subscripts(frame_ids, 1) AS depth_from_leaf FROM stack)
 JOIN frame USING (frame_id) GROUP BY stack_id;"),
+    (&["alloc", "stack", "frame"], "-- Memory that was not freed, by stack, as in `bpfrec report memleak -o 0`.
+CREATE OR REPLACE VIEW leaks AS
+SELECT a.pid, p.comm AS process, a.op, round(sum(bytes * weight))::BIGINT AS bytes,
+       round(sum(weight) FILTER (part = 0))::BIGINT AS allocations, count(*) FILTER (fate = 'exit') > 0 AS ended,
+       make_timestamp_ns(min(ts)) AS first, make_timestamp_ns(max(ts)) AS last, any_value(f.frames) AS stack
+FROM alloc a LEFT JOIN folded f USING (stack_id)
+LEFT JOIN (SELECT pid, last(comm ORDER BY start_ts) AS comm FROM task WHERE tid = pid GROUP BY pid) p USING (pid)
+WHERE fate IN ('live', 'exit') AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)
+GROUP BY a.pid, p.comm, a.op, a.stack_id ORDER BY bytes DESC;"),
     (&["cpu_sample"], "CREATE OR REPLACE VIEW samples AS
 SELECT make_timestamp_ns(s.ts) AS time, s.*, t.comm, c.path AS cgroup, u.frames AS user_stack, k.frames AS kernel_stack
 FROM cpu_sample s LEFT JOIN task t USING (task_id) LEFT JOIN cgroup c ON c.cgroup_id = s.cgroup_id
 LEFT JOIN folded u ON u.stack_id = s.user_stack_id LEFT JOIN folded k ON k.stack_id = s.kernel_stack_id;"),
+    (&["offcpu"], "-- Who was off the CPU, why and until when. Short waits are sums without a begin.
+CREATE OR REPLACE VIEW offcpu_waits AS
+SELECT CASE WHEN o.kind <> 'short' THEN make_timestamp_ns(o.ts - o.wait_ns) END AS since, make_timestamp_ns(o.ts) AS time, o.*,
+       t.comm, c.path AS cgroup, w.comm AS waker, u.frames AS user_stack, k.frames AS kernel_stack
+FROM offcpu o LEFT JOIN task t USING (task_id) LEFT JOIN task w ON w.task_id = o.waker_task_id
+LEFT JOIN cgroup c ON c.cgroup_id = o.cgroup_id
+LEFT JOIN folded u ON u.stack_id = o.user_stack_id LEFT JOIN folded k ON k.stack_id = o.kernel_stack_id;"),
+    (&["offcpu"], "-- Time off the CPU by process and stack, as `bpfrec report offcputime -P`.
+CREATE OR REPLACE VIEW offcputime AS
+SELECT p.comm, o.pid, o.kind, u.frames AS user_stack, k.frames AS kernel_stack,
+       sum(o.count)::BIGINT AS waits, sum(o.wait_ns)::BIGINT AS wait_ns, sum(o.queued_ns)::BIGINT AS queued_ns
+FROM offcpu o LEFT JOIN (SELECT pid, last(comm ORDER BY start_ts) AS comm FROM task WHERE tid = pid GROUP BY pid) p ON p.pid = o.pid
+LEFT JOIN folded u ON u.stack_id = o.user_stack_id LEFT JOIN folded k ON k.stack_id = o.kernel_stack_id
+GROUP BY ALL ORDER BY wait_ns DESC;"),
     (&["loss"], "CREATE OR REPLACE VIEW losses AS
 SELECT make_timestamp_ns(ts_from) AS since, make_timestamp_ns(ts_to) AS until, * FROM loss;"),
 ];

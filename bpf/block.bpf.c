@@ -17,6 +17,7 @@ struct issuer {
 	u32 tid;
 	u32 pid;
 	u64 cgroup_id;
+	u64 issued; /* to the device, and not given back */
 };
 
 /* Requests in flight. */
@@ -57,11 +58,18 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 	void *ring;
 
 	known = bpf_map_lookup_elem(&issuers, &key);
-	/* An entry that an insert finds is of an earlier request whose end was not seen. */
-	if (known && kind != KIND_BLOCK_INSERT) {
+	/* What an insert finds, or an issue that found it issued, is of an earlier request whose end was not seen. */
+	if (known && (kind == KIND_BLOCK_INSERT || (kind == KIND_BLOCK_ISSUE && known->issued)))
+		known = NULL;
+	if (known) {
 		issuer = *known;
+		if (kind == KIND_BLOCK_ISSUE)
+			known->issued = 1;
+		else if (kind == KIND_BLOCK_REQUEUE)
+			known->issued = 0;
 	} else if (first) {
 		fill_issuer(&issuer, rq);
+		issuer.issued = kind == KIND_BLOCK_ISSUE;
 		if (bpf_map_update_elem(&issuers, &key, &issuer, BPF_ANY))
 			count_lost(SOURCE_BLOCK, LOST_TABLE);
 	} else if (cfg.filter_pid || cfg.filter_cgroup) {

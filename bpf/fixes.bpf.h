@@ -54,10 +54,83 @@ static __always_inline u64 task_cgroup_id(struct task_struct *task)
 	return task->cgroups->dfl_cgrp->kn->id;
 }
 
-enum bpf_func_id___known {
-	BPF_FUNC_get_current_task_btf___known = 0xf001,
-	BPF_FUNC_task_pt_regs___known = 0xf002,
+/* Size of the objects of a slab cache. */
+static __always_inline u64 object_size(struct kmem_cache *cache)
+{
+	return BPF_CORE_READ(cache, object_size);
+}
+
+/* Where the page frames' structs begin; x86 has it in a variable. */
+extern const void vmemmap_base __ksym __weak;
+
+/*
+ * Number of a page's frame. Where there is no such variable it is off by a constant, the same for allocation and free.
+ */
+static __always_inline u64 page_frame(u64 page)
+{
+	u64 base = 0;
+
+	if (&vmemmap_base)
+		bpf_probe_read_kernel(&base, sizeof(base), &vmemmap_base);
+	return (page - base) / bpf_core_type_size(struct page);
+}
+
+enum bpf_func_id___regs { BPF_FUNC_task_pt_regs___regs = 175 };
+
+/* The registers with which a task entered the kernel, as the kernel has them. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs___entry {
+	unsigned long bp;
+	unsigned long ip;
+	unsigned short
+	    cs; /* a long with the same low bytes before ee63291aa828 ("x86/ptrace: Cleanup the definition") */
+	unsigned long sp;
+} __attribute__((preserve_access_index));
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs___entry {
+	u64 regs[31];
+	u64 sp;
+	u64 pc;
+} __attribute__((preserve_access_index));
+
+struct pt_regs___entry {
+	struct user_pt_regs___entry user_regs;
+} __attribute__((preserve_access_index));
+#endif
+
+#if defined(__TARGET_ARCH_x86)
+
+/* Of the registers with which a task entered the kernel. */
+struct user_regs {
+	u64 bp;
+	u64 ip;
+	u64 cs;
+	u64 sp;
 };
+
+/* For programs that have the task as the kernel's type, so that it is read without a helper. */
+static __always_inline bool read_user_regs(struct task_struct *task, struct user_regs *regs)
+{
+	struct pt_regs___entry *entry;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___regs, BPF_FUNC_task_pt_regs___regs)) {
+		entry = (void *)bpf_task_pt_regs(task);
+		regs->bp = entry->bp;
+		regs->ip = entry->ip;
+		regs->cs = entry->cs;
+		regs->sp = entry->sp;
+		return true;
+	}
+	/* At the top of a stack of 16 KiB; with KASAN it is larger, and then what is read here has a wrong `cs`. */
+	entry = (void *)((u64)task->stack + 16384 - 168);
+	regs->bp = BPF_CORE_READ(entry, bp);
+	regs->ip = BPF_CORE_READ(entry, ip);
+	regs->cs = BPF_CORE_READ(entry, cs);
+	regs->sp = BPF_CORE_READ(entry, sp);
+	return true;
+}
+
+#endif
 
 /*
  * Registers with which a task that is in the kernel came from user space. The helper is that of dd6e10fbd9fb ("bpf: Add
@@ -66,13 +139,13 @@ enum bpf_func_id___known {
  */
 static __always_inline bool saved_registers(struct task_struct *task, u64 *ip, u64 *sp, u64 *fp, u64 *lr)
 {
-	struct pt_regs *regs = NULL;
+	struct pt_regs___entry *regs = NULL;
 
-	if (bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_task_pt_regs___known))
+	if (bpf_core_enum_value_exists(enum bpf_func_id___regs, BPF_FUNC_task_pt_regs___regs))
 		regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 #if defined(__TARGET_ARCH_x86)
 	else
-		regs = (void *)BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs);
+		regs = (void *)BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___entry);
 	if ((BPF_CORE_READ(regs, cs) & 3) != 3)
 		return false;
 	*ip = BPF_CORE_READ(regs, ip);

@@ -34,10 +34,13 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1 };
 enum { BPF_F_USER_STACK = 1ULL << 8 };
+enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
@@ -77,6 +80,14 @@ struct pid_namespace {
 	struct ns_common ns;
 };
 
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
 struct upid {
 	int nr;
 	struct pid_namespace *ns;
@@ -99,11 +110,33 @@ struct thread_info {
 	u32 cpu;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
+struct thread_struct {
+	unsigned long sp; /* x86 */
+};
+
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
-	void *stack;
 	unsigned int __state;
 	unsigned int flags;
+	int on_cpu;
+	int exit_state;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	void *stack;
+	struct thread_struct thread;
+	struct sched_entity se;
 	int prio;
 	pid_t pid;
 	pid_t tgid;
@@ -116,27 +149,9 @@ struct task_struct {
 	const struct cred *real_cred;
 	char comm[16];
 	struct css_set *cgroups;
+	struct signal_struct *signal;
+	struct nsproxy *nsproxy;
 };
-
-#if defined(__TARGET_ARCH_x86)
-struct pt_regs {
-	unsigned long bp;
-	unsigned long ip;
-	unsigned long cs;
-	unsigned long sp;
-};
-#elif defined(__TARGET_ARCH_arm64)
-struct user_pt_regs {
-	u64 regs[31];
-	u64 sp;
-	u64 pc;
-	u64 pstate;
-};
-
-struct pt_regs {
-	struct user_pt_regs user_regs;
-};
-#endif
 
 struct linux_binprm {
 	const char *interp;
@@ -169,6 +184,14 @@ struct request {
 	unsigned int __data_len;
 	u64 __sector;
 	struct bio *bio;
+};
+
+struct kmem_cache {
+	unsigned int object_size;
+};
+
+struct page {
+	unsigned long flags;
 };
 
 struct seq_file;
@@ -210,4 +233,16 @@ struct bpf_perf_event_data {
 #define CTX_SP(ctx) ((ctx)->regs[31])
 #define CTX_IP(ctx) ((ctx)->regs[32])
 #define in_user_mode(ctx) (((ctx)->regs[33] & 15) == 0)
+#endif
+
+/* Registers at a probe of user code, UAPI: fixed for good. bpf_tracing.h knows the names. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+	unsigned long orig_rax, rip, cs, eflags, rsp, ss;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	u64 regs[31], sp, pc, pstate;
+};
 #endif

@@ -39,14 +39,19 @@ struct {
 	__type(value, u64);
 } lost SEC(".maps");
 
-static __always_inline void count_lost(u32 source, u32 reason)
+static __always_inline void add_lost(u32 source, u32 reason, u32 rows)
 {
 	u32 key = source * REASONS + reason;
 	u64 *n = bpf_map_lookup_elem(&lost, &key);
 
 	/* Atomic, for an interrupt may count on the same CPU at the same time. */
 	if (n)
-		__sync_fetch_and_add(n, 1);
+		__sync_fetch_and_add(n, rows);
+}
+
+static __always_inline void count_lost(u32 source, u32 reason)
+{
+	add_lost(source, reason, 1);
 }
 
 /* Wakes the recorder on the record that crosses the mark, not on each one after it. */

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The scheduler: who runs where, who wakes, who is moved. Cgroup ids are of the task that an event is about.
+ * All hooks hold a run queue's or a task's lock, so interrupts are off and rows go into batches.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include "fixes.bpf.h"
-#include "ring.bpf.h"
+#include "batch.bpf.h"
 #include "filter.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -19,13 +20,13 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	u32 prev_pid = prev->tgid, next_pid = next->tgid;
 	struct switch_row *row;
 	u64 ts_ns;
-	void *ring;
 
 	/* A switch counts when one of its sides does; the idle task never does. */
 	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
 		return 0;
-	ts_ns = bpf_ktime_get_ns(); /* before the ring is asked for room: that takes a while */
-	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+	ts_ns = bpf_ktime_get_ns(); /* before the batch is asked for room: it may have to be sent first */
+	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	if (!row)
 		return 0;
 	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_SWITCH;
@@ -41,7 +42,6 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	row->preempt = preempt;
 	row->prev_cgroup_id = prev_cgroup_id;
 	row->next_cgroup_id = next_cgroup_id;
-	EVENT_SUBMIT(row, ring);
 	return 0;
 }
 
@@ -51,12 +51,12 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 	u32 pid = task->tgid;
 	struct wakeup_row *row;
 	u64 ts_ns;
-	void *ring;
 
 	if (!wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
-	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	if (!row)
 		return 0;
 	row->ts_ns = ts_ns;
 	row->kind = kind;
@@ -68,7 +68,6 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 	row->_pad = 0;
 	row->waker_tid = bpf_get_current_pid_tgid();
 	row->cgroup_id = cgroup_id;
-	EVENT_SUBMIT(row, ring);
 	return 0;
 }
 
@@ -91,12 +90,12 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	u32 pid = task->tgid;
 	struct migrate_row *row;
 	u64 ts_ns;
-	void *ring;
 
 	if (!wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
-	if (!EVENT_RESERVE(row, ring, SOURCE_SCHED))
+	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	if (!row)
 		return 0;
 	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_MIGRATE;
@@ -107,6 +106,11 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	row->dest_cpu = dest_cpu;
 	row->prio = task->prio;
 	row->cgroup_id = cgroup_id;
-	EVENT_SUBMIT(row, ring);
 	return 0;
+}
+
+SEC("raw_tp/sched_switch") /* never attached: the recorder runs it */
+int flush(void *ctx)
+{
+	return flush_batch(SOURCE_SCHED);
 }

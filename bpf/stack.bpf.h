@@ -22,13 +22,6 @@ struct stack_record {
 	u64 ip[MAX_FRAMES + 1];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct stack_record);
-} scratch SEC(".maps");
-
 /* Segment in which a stack was last defined. An entry that is evicted only makes a definition come again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -51,20 +44,18 @@ static __always_inline u64 mix(u64 hash, u64 word)
 	return hash ^ hash >> 32;
 }
 
-/* Id of the current stack, 0 for none. Sends the definition unless this segment has it. */
-static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u64 exec_id, u64 ts_ns)
+/*
+ * Id of the `n` bytes of frames in `s`, 0 for none. Sends the definition unless this segment `now` has it. `*sent` says
+ * whether it has it now.
+ */
+static __always_inline u64 define_stack(struct stack_record *s, u32 now, long n, u32 source, bool user, u32 pid,
+					u64 exec_id, u64 ts_ns, bool *sent)
 {
-	u32 zero = 0;
-	struct stack_record *s = bpf_map_lookup_elem(&scratch, &zero);
-	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
 	u32 *when;
 	u64 id, size;
-	long n;
 	u32 i;
 
-	if (!s || !now)
-		return 0;
-	n = bpf_get_stack(ctx, s->ip, MAX_FRAMES * sizeof(u64), user ? BPF_F_USER_STACK : 0);
+	*sent = false;
 	if (n <= 0)
 		return 0;
 	s->frames = (u32)n / 8;
@@ -81,19 +72,54 @@ static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u
 	if (!id)
 		id = 1;
 	when = bpf_map_lookup_elem(&defined, &id);
-	if (when && *when == *now)
+	if (when && *when == now) {
+		*sent = true;
 		return id;
+	}
 	s->ts_ns = ts_ns;
 	s->stack_id = id;
-	s->epoch = *now;
+	s->epoch = now;
 	size = sizeof(*s) - sizeof(s->ip) + s->frames * 8;
 	barrier_var(size); /* the verifier must see the bound on the register that is passed */
 	if (size > sizeof(*s))
 		return 0;
 	n = bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP);
-	if (n)
+	if (n) {
 		count_lost(source, LOST_STACK_RING); /* not marked as defined, so it comes again with the next event */
-	else
+	} else {
 		bpf_map_update_elem(&defined, &id, &s->epoch, BPF_ANY);
+		*sent = true;
+	}
 	return id;
+}
+
+/* Id of the current stack, 0 for none. Nobody else may use `s` meanwhile. */
+static __always_inline u64 stack_id_in(struct stack_record *s, void *ctx, u32 source, bool user, u32 pid, u64 exec_id,
+				       u64 ts_ns)
+{
+	u32 zero = 0;
+	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
+	bool sent;
+	long n;
+
+	if (!s || !now)
+		return 0;
+	n = bpf_get_stack(ctx, s->ip, MAX_FRAMES * sizeof(u64), user ? BPF_F_USER_STACK : 0);
+	return define_stack(s, *now, n, source, user, pid, exec_id, ts_ns, &sent);
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stack_record);
+} scratch SEC(".maps");
+
+/* The same for the one program of an object that takes stacks and that nothing interrupts with itself. */
+static __always_inline u64 stack_id(void *ctx, u32 source, bool user, u32 pid, u64 exec_id, u64 ts_ns)
+{
+	u32 zero = 0;
+	struct stack_record *s = bpf_map_lookup_elem(&scratch, &zero);
+
+	return s ? stack_id_in(s, ctx, source, user, pid, exec_id, ts_ns) : 0;
 }

@@ -28,6 +28,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 		(row)->start_ns = (task)->start_time;                                                                  \
 		(row)->cgroup_id = task_cgroup_id(task);                                                               \
 		bpf_probe_read_kernel_str((row)->comm, sizeof((row)->comm), (task)->comm);                             \
+		/* A task that ends has none any more: CO-RE reads give 0 then. */                                     \
+		(row)->mnt_ns = BPF_CORE_READ((task), nsproxy, mnt_ns, ns.inum);                                       \
+		(row)->_pad = 0;                                                                                       \
 	} while (0)
 
 /* The process's pid in the namespace that it lives in. */

@@ -1,134 +1,25 @@
-//! Packing of one column: SPEC.md section 5. The writer chooses what is smallest before compression.
+//! Reads packed columns: SPEC.md section 5. `pack.rs` writes them.
 
 use crate::MAX_FRAMES;
 use crate::error::{Error, Result};
 use crate::kind::Type;
 use crate::table::{Column, Ragged};
-use crate::varint::{self, put, take, unzigzag, zigzag};
+use crate::varint::{take, unzigzag};
 
 /// One varint for all rows.
-const CONST: u8 = 0;
+pub(crate) const CONST: u8 = 0;
 /// A varint a row.
-const VARINT: u8 = 1;
+pub(crate) const VARINT: u8 = 1;
 /// Zigzag varint of the difference to the row before (to 0 for the first), modulo 2^64.
-const DELTA: u8 = 2;
+pub(crate) const DELTA: u8 = 2;
 /// Number of values less one (u8), the values as varints, then one byte a row.
-const DICT: u8 = 3;
+pub(crate) const DICT: u8 = 3;
 /// Eight bytes a row, little-endian.
-const FIXED: u8 = 4;
+pub(crate) const FIXED: u8 = 4;
 /// Lengths as varints, then the bytes of all rows.
-const TEXT: u8 = 5;
+pub(crate) const TEXT: u8 = 5;
 /// Lengths as varints, then all items, each a zigzag varint of the difference to the item before in its list.
-const LIST: u8 = 6;
-
-/// Appends tag and data of `column`.
-pub fn encode(column: &Column, out: &mut Vec<u8>) {
-    match column {
-        Column::Int(values) => encode_ints(values, out),
-        Column::Text(text) => {
-            out.push(TEXT);
-            put_lengths(&text.ends, out);
-            out.extend_from_slice(&text.data);
-        }
-        Column::List(list) => {
-            out.push(LIST);
-            put_lengths(&list.ends, out);
-            for row in 0..list.ends.len() {
-                put_deltas(list.get(row), out);
-            }
-        }
-    }
-}
-
-fn put_lengths(ends: &[u32], out: &mut Vec<u8>) {
-    let mut start = 0;
-    for &end in ends {
-        put(out, u64::from(end - start));
-        start = end;
-    }
-}
-
-fn put_deltas(values: &[u64], out: &mut Vec<u8>) {
-    let mut before = 0u64;
-    for &value in values {
-        put(out, zigzag(value.wrapping_sub(before) as i64));
-        before = value;
-    }
-}
-
-fn encode_ints(values: &[u64], out: &mut Vec<u8>) {
-    let Some(&first) = values.first() else {
-        out.push(VARINT);
-        return;
-    };
-    let (mut differ, mut plain, mut delta, mut before) = (0u64, 0usize, 0usize, 0u64);
-    for &value in values {
-        differ |= value ^ first;
-        plain += varint::len(value);
-        delta += varint::len(zigzag(value.wrapping_sub(before) as i64));
-        before = value;
-    }
-    if differ == 0 {
-        out.push(CONST);
-        put(out, first);
-        return;
-    }
-    let smallest = plain.min(delta);
-    if smallest > values.len() + values.len() / 8
-        && let Some(dict) = Dict::of(values)
-        && dict.bytes + values.len() < smallest
-    {
-        out.push(DICT);
-        out.push((dict.values.len() - 1) as u8);
-        dict.values.iter().for_each(|v| put(out, *v));
-        out.extend_from_slice(&dict.rows);
-    } else if smallest >= 8 * values.len() {
-        out.push(FIXED);
-        values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
-    } else if plain <= delta {
-        out.push(VARINT);
-        values.iter().for_each(|v| put(out, *v));
-    } else {
-        out.push(DELTA);
-        put_deltas(values, out);
-    }
-}
-
-/// The distinct values of a column, in the order of their first row, and each row's number among them.
-struct Dict {
-    values: Vec<u64>,
-    rows: Vec<u8>,
-    bytes: usize,
-}
-
-impl Dict {
-    /// `None` with more than 256 distinct values, or where the first rows promise no gain.
-    fn of(values: &[u64]) -> Option<Dict> {
-        const SLOTS: usize = 1024;
-        let mut slots = [u16::MAX; SLOTS];
-        let mut dict = Dict { values: Vec::new(), rows: Vec::with_capacity(values.len()), bytes: 1 };
-        for (row, &value) in values.iter().enumerate() {
-            let mut slot = (value.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
-            let index = loop {
-                match slots[slot] {
-                    u16::MAX => {
-                        if dict.values.len() == 256 || ((64..128).contains(&row) && dict.values.len() >= row) {
-                            return None;
-                        }
-                        slots[slot] = dict.values.len() as u16;
-                        dict.bytes += varint::len(value);
-                        dict.values.push(value);
-                        break dict.values.len() as u16 - 1;
-                    }
-                    index if dict.values[index as usize] == value => break index,
-                    _ => slot = (slot + 1) % SLOTS,
-                }
-            };
-            dict.rows.push(index as u8);
-        }
-        Some(dict)
-    }
-}
+pub(crate) const LIST: u8 = 6;
 
 /// Reads `rows` rows of type `ty` from `data`, all of which must be used. `budget` counts down the values that
 /// the block may still decode to, so that a few bytes cannot become gigabytes.
@@ -236,7 +127,7 @@ mod tests {
 
     fn round_trip(column: Column, ty: Type) {
         let mut bytes = Vec::new();
-        encode(&column, &mut bytes);
+        crate::pack::column(&column, &mut bytes);
         let mut budget = crate::MAX_VALUES;
         assert_eq!(decode(&bytes, ty, column.len(), &mut budget).unwrap(), column);
     }

@@ -22,9 +22,11 @@ struct task_row {
 	__u64 start_ns;
 	__u64 cgroup_id;
 	char comm[16];
+	__u32 mnt_ns;
+	__u32 _pad;
 };
 
-_Static_assert(sizeof(struct task_row) == 80, "events.rs");
+_Static_assert(sizeof(struct task_row) == 88, "events.rs");
 
 #define KIND_SCHED_EXEC 0x21
 
@@ -45,9 +47,11 @@ struct exec_row {
 	__u64 cgroup_id;
 	char comm[16];
 	char exe[256];
+	__u32 mnt_ns;
+	__u32 _pad;
 };
 
-_Static_assert(sizeof(struct exec_row) == 336, "events.rs");
+_Static_assert(sizeof(struct exec_row) == 344, "events.rs");
 
 #define KIND_CGROUP_MKDIR 0x28
 #define KIND_CGROUP_RENAME 0x29

@@ -125,9 +125,13 @@ events! {
         cgroup_id: u64,
         /// Name of the thread.
         comm: [u8; 16],
+        /// Inode number of the mount namespace; 0 when it has none any more.
+        mnt_ns: u32,
+        /// 0.
+        _pad: u32,
     }
 
-    /// A process that runs another program now. The fields of [`TaskRow`], then `exe`.
+    /// A process that runs another program now. The fields of [`TaskRow`], with `exe` before those that came later.
     ExecRow exec_row Task [
         /// A process runs another program now.
         sched_exec SCHED_EXEC = 0x21,
@@ -158,6 +162,10 @@ events! {
         comm: [u8; 16],
         /// Path of the program as given to exec (of the interpreter for a script), cut at 255 bytes.
         exe: [u8; 256],
+        /// As in [`TaskRow`].
+        mnt_ns: u32,
+        /// 0.
+        _pad: u32,
     }
 
     /// A cgroup (v2).
@@ -314,15 +322,15 @@ events! {
         /// Memory of which each CPU has its own.
         percpu_alloc PERCPU_ALLOC = 0x62,
     ] {
-        /// Thread that asked.
+        /// Thread that asked, or whom an interrupt hit.
         tid: u32,
         /// Its process.
         pid: u32,
         /// How many allocations this one stands for, in thousandths; 1000 when all are recorded.
         weight_milli: u32,
-        /// Address; of pages the number of the first page frame.
+        /// Address; of pages the number of the first page frame, off by a constant where the kernel hides its start.
         addr: u64,
-        /// Bytes that were asked for.
+        /// Bytes that were asked for; of percpu memory those of all CPUs together.
         bytes: u64,
         /// Kernel stack; 0: none.
         kernel_stack_id: u64,
@@ -339,7 +347,7 @@ events! {
         /// The end of a `percpu_alloc`.
         percpu_free PERCPU_FREE = 0x6a,
     ] {
-        /// Thread that frees.
+        /// Thread that frees: often another one, or whom an interrupt hit.
         tid: u32,
         /// Its process.
         pid: u32,
@@ -469,6 +477,8 @@ pub mod offcpu_flag {
     pub const BEGAN_BEFORE: u32 = 4;
     /// The waker's stacks were remembered.
     pub const WAKER_REMEMBERED: u32 = 8;
+    /// The thread was not seen to come back: the end of the wait follows from its CPU time. It has no kernel stack.
+    pub const END_UNSEEN: u32 = 16;
 }
 
 #[cfg(test)]

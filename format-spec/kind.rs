@@ -77,7 +77,7 @@ impl Field {
 
 /// The unit that a field's name says.
 pub fn unit_of(name: &str) -> &'static str {
-    if name == "pid_ns" {
+    if name == "pid_ns" || name == "mnt_ns" {
         return ""; // the inode number of a namespace
     }
     match name.rsplit('_').next().unwrap_or_default() {
@@ -131,7 +131,7 @@ impl Kind {
             meta::BINARY | meta::BINARY_SEGMENT => BlockType::Binaries,
             meta::BINARY_SYMBOL => BlockType::BinarySymbols,
             meta::JIT_SYMBOL => BlockType::JitSymbols,
-            meta::SOURCE_STATS | meta::RECORDER_STATS => BlockType::Checkpoint,
+            meta::SOURCE_STATS | meta::RECORDER_STATS | meta::STACK_STATS => BlockType::Checkpoint,
             meta::INDEX_ENTRY => BlockType::Index,
             meta::END => BlockType::End,
             _ => BlockType::Events,

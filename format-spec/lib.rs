@@ -7,13 +7,16 @@
 //! The crate works on bytes ([`std::io::Write`], [`ReadAt`]) and knows nothing of clocks, terminals or Linux.
 #![forbid(unsafe_code)]
 
+pub mod append;
 pub mod block;
 pub mod codec;
 pub mod column;
+pub mod container;
 pub mod error;
 pub mod events;
 pub mod kind;
 pub mod meta;
+pub mod pack;
 pub mod reader;
 pub mod recover;
 pub mod section;

@@ -38,6 +38,8 @@ pub const BINARY_SYMBOL: u16 = 16;
 pub const JIT_SYMBOL: u16 = 17;
 /// A function of the kernel, a module or a BPF program that came or went.
 pub const KERNEL_SYMBOL_CHANGE: u16 = 18;
+/// Stacks that a source took so far.
+pub const STACK_STATS: u16 = 19;
 
 /// Where the name of a function comes from: `source` of [`BINARY_SYMBOL`] and [`JIT_SYMBOL`].
 pub mod symbol_source {
@@ -91,8 +93,14 @@ pub mod reason {
     /// The kernel left a probe out, as it was already running on that CPU: an interrupt came in its middle.
     pub const PROBE_BUSY: u64 = 9;
 
+    /// Allocations or threads for which the table that pairs need had no room.
+    pub const LIVE_FULL: u64 = 10;
+    /// Calls of an allocator whose return was not seen.
+    pub const CALL_UNFINISHED: u64 = 11;
+    /// There was no room for what a source must know of a thread.
+    pub const THREAD_TABLE_FULL: u64 = 12;
     /// The ring of copied user stacks was full; the stack was walked by frame pointers.
-    pub const COPY_RING_FULL: u64 = 10;
+    pub const COPY_RING_FULL: u64 = 13;
 
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
@@ -111,6 +119,9 @@ pub mod reason {
             TABLE_FULL => "request table full",
             DAMAGED => "block damaged",
             PROBE_BUSY => "probe was running already",
+            LIVE_FULL => "table of live memory full",
+            CALL_UNFINISHED => "call without its return",
+            THREAD_TABLE_FULL => "thread table full",
             COPY_RING_FULL => "stack copy ring full",
             _ => "unknown reason",
         }
@@ -173,9 +184,23 @@ pub fn kind(id: u16) -> Kind {
                 ("cgroup_id", U64),
                 ("comm", Text),
                 ("exe", Text),
+                ("mnt_ns", U32),
             ],
         ),
-        CGROUP => columns(id, "cgroup", &[("ts_ns", U64), ("cgroup_id", U64), ("parent_id", U64), ("path", Text)]),
+        CGROUP => columns(
+            id,
+            "cgroup",
+            &[
+                ("ts_ns", U64),
+                ("cgroup_id", U64),
+                ("parent_id", U64),
+                ("path", Text),
+                ("runtime", Text),
+                ("container_id", Text),
+                ("pod_uid", Text),
+                ("unit", Text),
+            ],
+        ),
         MAPPING => columns(
             id,
             "mapping",
@@ -218,6 +243,20 @@ pub fn kind(id: u16) -> Kind {
             ],
         ),
         INDEX_ENTRY => columns(id, "index_entry", &[("offset_bytes", U64), ("header", Text)]),
+        STACK_STATS => columns(
+            id,
+            "stack_stats",
+            &[
+                ("ts_ns", U64),
+                ("source", U16),
+                ("space", U8),
+                ("walked", U64),
+                ("remembered", U64),
+                ("checked", U64),
+                ("wrong", U64),
+                ("failed", U64),
+            ],
+        ),
         END => {
             let mut kind = columns(
                 id,
@@ -286,5 +325,5 @@ pub fn kind(id: u16) -> Kind {
 
 /// All kinds of this module.
 pub fn kinds() -> Vec<Kind> {
-    (HEADER_ITEM..=KERNEL_SYMBOL_CHANGE).map(kind).collect()
+    (HEADER_ITEM..=STACK_STATS).map(kind).collect()
 }

@@ -12,6 +12,7 @@ use crate::block::Encoding;
 use crate::column;
 use crate::error::{Error, Result};
 use crate::kind::{Field, Kind, Registry, Type};
+use crate::pack::{self, Packer};
 use crate::table::{Column, Table};
 use crate::varint;
 
@@ -25,11 +26,32 @@ pub fn encode(table: &Table, out: &mut Vec<u8>) {
     let mut packed = Vec::new();
     for column in &table.columns {
         packed.clear();
-        column::encode(column, &mut packed);
+        pack::column(column, &mut packed);
         varint::put(out, packed.len() as u64);
         out.extend_from_slice(&packed);
     }
     end(start, out);
+}
+
+/// Appends rows that lie in memory in columns.
+///
+/// # Errors
+/// When they are not rows of `kind`.
+pub fn encode_rows(kind: &Kind, rows: &[u8], packer: &mut Packer, out: &mut Vec<u8>) -> Result<()> {
+    let size = kind.row_size as usize;
+    if size == 0 || !rows.len().is_multiple_of(size) {
+        return Err(Error::damaged(format!("{} bytes of {} are not rows of {size} bytes", rows.len(), kind.name)));
+    }
+    let start = begin(kind.id, kind.fields.len() as u16, (rows.len() / size) as u32, out);
+    let mut packed = Vec::new();
+    for number in 0..kind.fields.len() {
+        packed.clear();
+        packer.field(kind, number, rows, &mut packed)?;
+        varint::put(out, packed.len() as u64);
+        out.extend_from_slice(&packed);
+    }
+    end(start, out);
+    Ok(())
 }
 
 /// Appends rows as they lie in memory.

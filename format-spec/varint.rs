@@ -19,6 +19,37 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Appends all `values`: several times faster than one by one.
+pub fn put_all(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = u64>) {
+    let mut at = out.len();
+    out.resize(at + 10 * values.len(), 0);
+    for value in values {
+        if value < 0x80 {
+            out[at] = value as u8;
+            at += 1;
+        } else if value < 1 << 56 {
+            // Seven bits to a byte, in three steps, then the bit that says "more follows" in all but the last byte.
+            let mut x = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+            x = (x & 0x0000_3fff_0000_3fff) | (x & 0x0fff_c000_0fff_c000) << 2;
+            x = (x & 0x007f_007f_007f_007f) | (x & 0x3f80_3f80_3f80_3f80) << 1;
+            let len = len(value);
+            x |= 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
+            out[at..at + 8].copy_from_slice(&x.to_le_bytes());
+            at += len;
+        } else {
+            let mut rest = value;
+            while rest >= 0x80 {
+                out[at] = rest as u8 | 0x80;
+                rest >>= 7;
+                at += 1;
+            }
+            out[at] = rest as u8;
+            at += 1;
+        }
+    }
+    out.truncate(at);
+}
+
 /// Takes one varint off the front of `input`. Overlong and cut ones are errors.
 #[inline]
 pub fn take(input: &mut &[u8]) -> Result<u64> {
@@ -73,6 +104,15 @@ mod tests {
             prop_assert_eq!(take(&mut input).unwrap(), value);
             prop_assert!(input.is_empty());
             prop_assert_eq!(unzigzag(zigzag(value as i64)), value as i64);
+        }
+
+        #[test]
+        fn all_at_once(values: Vec<(u64, u8)>) {
+            let values: Vec<u64> = values.iter().map(|(v, shift)| v >> (shift & 63)).collect();
+            let (mut one_by_one, mut all) = (vec![7], vec![7]);
+            values.iter().for_each(|v| put(&mut one_by_one, *v));
+            put_all(&mut all, values.iter().copied());
+            prop_assert_eq!(one_by_one, all);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::block::{BlockHeader, BlockType, Codec, Encoding, HEADER_LEN, NO_STREA
 use crate::codec::{Compressor, LEVEL};
 use crate::error::{Error, Result};
 use crate::kind::{Kind, Registry};
+use crate::pack::Packer;
 use crate::table::{Column, Table, Value};
 use crate::{MAX_PAYLOAD, meta, section};
 
@@ -217,6 +218,7 @@ fn times(table: &Table) -> &[u64] {
     let column = match table.kind {
         meta::LOSS => 3,
         meta::HEADER_ITEM | meta::SCHEMA_FIELD | meta::KERNEL_SYMBOL | meta::INDEX_ENTRY | meta::END => return &[],
+        meta::BINARY_SEGMENT | meta::BINARY_SYMBOL => return &[],
         _ => 0,
     };
     table.columns.get(column).map_or(&[], Column::ints)
@@ -278,6 +280,17 @@ impl Chunk {
     /// Encodes the chunk. Without a compressor the columns are stored as they are; `raw` stores the rows themselves,
     /// the cheapest of all.
     pub fn encode(&self, registry: &Registry, compressor: Option<&mut Compressor>, raw: bool) -> Result<Block> {
+        self.pack(registry, &mut Packer::default(), compressor, raw)
+    }
+
+    /// As [`Chunk::encode`], with what `packer` remembers of the chunks before.
+    pub fn pack(
+        &self,
+        registry: &Registry,
+        packer: &mut Packer,
+        compressor: Option<&mut Compressor>,
+        raw: bool,
+    ) -> Result<Block> {
         let mut header = BlockHeader::new(BlockType::Events, self.stream);
         (header.ts_min_ns, header.ts_max_ns, header.lost_total) = (self.ts_min_ns, self.ts_max_ns, self.lost_total);
         let mut payload = Vec::new();
@@ -288,7 +301,7 @@ impl Chunk {
             if raw {
                 section::encode_raw(kind, rows, &mut payload);
             } else {
-                section::encode(&Table::from_rows(kind, rows)?, &mut payload);
+                section::encode_rows(kind, rows, packer, &mut payload)?;
             }
         }
         header.encoding = if raw { Encoding::Raw } else { Encoding::Columns } as u8;

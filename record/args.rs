@@ -9,6 +9,7 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   bpfrec record -d 30s                              scheduler, block I/O and CPU profile for 30 s into trace.bpr
   bpfrec record -e sched --cgroup system.slice      only what that cgroup and those below it do
+  bpfrec record -e malloc -p 4242 --sample 16       one allocation in 16 of a process
   bpfrec record -- make -j8                         while a command runs
   ssh host bpfrec record -o - -d 30s > trace.bpr    without touching the host's disk")]
 pub struct RecordArgs {
@@ -30,6 +31,15 @@ pub struct RecordArgs {
     /// programs' .eh_frame (dwarf), for programs without frame pointers
     #[arg(long, value_parser = parse_unwind, default_value = "fp", value_name = "fp|dwarf[,BYTES]")]
     pub unwind: Unwind,
+    /// Waits shorter than this are summed up a thread, without stacks (offcpu)
+    #[arg(long, value_parser = parse_duration, default_value = "0", value_name = "TIME")]
+    pub min_wait: Duration,
+    /// Walk the stacks of each wait, also where the thread waited at the same place before (offcpu)
+    #[arg(long)]
+    pub exact_stacks: bool,
+    /// Stacks of who wakes a thread, too (offcpu)
+    #[arg(long)]
+    pub waker_stacks: bool,
     /// Only these processes
     #[arg(short, long, value_delimiter = ',', value_name = "PID,...")]
     pub pid: Vec<u32>,
@@ -54,12 +64,48 @@ pub struct RecordArgs {
     /// Ring of each CPU; a power of two of pages [default: 4M, less with more than 32 CPUs]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ring_size: Option<u64>,
+    /// What of memory is recorded
+    #[command(flatten)]
+    pub memory: crate::memory_args::MemoryArgs,
+    /// Binaries whose function names go into the file: those that stacks hit, all that were mapped, or none
+    #[arg(long, value_enum, default_value_t = Symbols::Hit, value_name = "WHICH")]
+    pub symbols: Symbols,
+    /// Most bytes of function names in the file
+    #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
+    pub symbols_max: u64,
     /// Record while this command runs and pass its exit code on
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
+/// Binaries whose symbols go into the file.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symbols {
+    /// Those that stacks hit.
+    Hit,
+    /// All that were mapped.
+    All,
+    /// None.
+    None,
+}
+
+impl Symbols {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Symbols::Hit => "hit",
+            Symbols::All => "all",
+            Symbols::None => "none",
+        }
+    }
+}
+
 impl RecordArgs {
+    /// Bytes of function names at most: of a bounded recording no more than a quarter.
+    pub fn symbols_bytes(&self) -> u64 {
+        self.max_size.map_or(self.symbols_max, |max| self.symbols_max.min(max / 4))
+    }
+
     /// Whether the output is a directory of segments.
     pub fn rotates(&self) -> bool {
         self.rotate_size.is_some() || self.rotate_time.is_some() || self.max_size.is_some()

@@ -1,7 +1,7 @@
 //! BPF objects: opened from their skeletons, given the configuration and the shared maps, loaded, attached.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
@@ -48,10 +48,22 @@ pub struct Loaded {
     skeleton: Box<dyn Skel<'static>>,
     /// Dropping these detaches.
     pub links: Vec<Link>,
+    /// Iterator over rows that are only known when all others have been made.
+    pub last: Option<Link>,
 }
 
 /// Maps that belong to one object alone.
-const OWN: [&str; 2] = ["scratch", "issuers"];
+const OWN: [&str; 4] = ["scratch", "issuers", "live", "words"];
+
+/// Whether a map is used with this configuration. Programs that name one that is not made are told so by constants.
+fn is_used(map: &str, config: &Config) -> bool {
+    match map {
+        "live" => config.keep_live != 0,
+        "threads" | "thread_storage" => config.task_storage != 0,
+        "threads_by_tid" | "new_thread" => config.task_storage == 0,
+        _ => true,
+    }
+}
 
 /// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
 pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
@@ -64,17 +76,23 @@ where
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = builder.open(storage).context("cannot open")?;
     let object = open.open_object_mut();
+    let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")? as u32;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if name.ends_with(".rodata.cfg") {
+        if !is_used(&name, &config) {
+            map.set_autocreate(false)?;
+        } else if name.ends_with(".rodata.cfg") {
             map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
         } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
         } else if name == "copy_ring" {
             map.set_max_entries(config.copy_ring_bytes())?;
+        } else if name == "batches" {
+            map.set_max_entries(possible)?;
+        } else if name == "thread_table" {
+            map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
         } else if name == "rings" {
-            let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")?;
-            map.set_max_entries(possible as u32)?;
+            map.set_max_entries(possible)?;
             let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
             map.set_inner_map_fd(template.as_fd())?;
         }
@@ -82,11 +100,18 @@ where
     for mut program in object.progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         program.set_autoload(wanted(&name));
+        if config.uprobe_multi != 0 && program.section() == "uprobe" {
+            program.set_attach_type(libbpf_rs::ProgramAttachType::TraceUprobeMulti);
+        }
     }
     let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
     for map in skeleton.object().maps() {
         let name = map.name().to_string_lossy().into_owned();
-        if name.contains(".rodata") || OWN.contains(&&*name) || shared.maps.iter().any(|(n, _)| *n == name) {
+        if !map.autocreate()
+            || name.contains(".rodata")
+            || OWN.contains(&&*name)
+            || shared.maps.iter().any(|(n, _)| *n == name)
+        {
             continue;
         }
         let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;
@@ -99,13 +124,40 @@ where
         }
         shared.maps.push((name, handle));
     }
-    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new() })
+    Ok(Loaded { skeleton: Box::new(skeleton), links: Vec::new(), last: None })
 }
 
 impl Loaded {
     /// The loaded object.
     pub fn object(&self) -> &Object {
         self.skeleton.object()
+    }
+
+    /// The program called `name`.
+    pub fn program(&self, name: &str) -> Result<OwnedFd> {
+        let program = self.object().progs().find(|p| p.name() == name);
+        let program = program.ok_or_else(|| anyhow!("there is no program {name}"))?;
+        Ok(program.as_fd().try_clone_to_owned()?)
+    }
+
+    /// Detaches everything. The kernel waits some 50 ms for each uprobe, so they wait together.
+    pub fn detach(&mut self) {
+        while !self.links.is_empty() {
+            let some = self.links.split_off(self.links.len().saturating_sub(64));
+            std::thread::scope(|scope| {
+                for link in some {
+                    scope.spawn(move || drop(link));
+                }
+            });
+        }
+    }
+
+    /// Attaches one program, by name; its links are kept behind those that are there.
+    pub fn attach_to(&mut self, name: &str, attach: &dyn Fn(&ProgramMut<'_>) -> Result<Link>) -> Result<()> {
+        let program = self.skeleton.object_mut().progs_mut().find(|p| p.name().to_string_lossy() == name);
+        let program = program.ok_or_else(|| anyhow!("there is no program {name}"))?;
+        self.links.push(attach(&program).with_context(|| format!("cannot attach {name}"))?);
+        Ok(())
     }
 
     /// Attaches with `attach` each program that was loaded and for which it returns links.
@@ -119,6 +171,13 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// Lets the programs of memory record allocations, or no longer: only while all their probes are there.
+pub fn open_gate(shared: &SharedMaps, open: bool) -> Result<()> {
+    // Only these sources bring the map.
+    let Ok(gate) = shared.get("gate") else { return Ok(()) };
+    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), libbpf_rs::MapFlags::ANY)?)
 }
 
 /// Attaches a program where its section says.

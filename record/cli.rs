@@ -31,6 +31,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Copy what is whole out of a damaged or unfinished trace
     Recover(RecoverArgs),
+    /// Add names of functions to a trace, on the host or where debug files are
+    #[cfg(feature = "analyze")]
+    Symbolize(crate::commands::symbolize::SymbolizeArgs),
+    /// Pack the binaries of a trace themselves, as `perf archive` does
+    #[cfg(feature = "analyze")]
+    Bundle(crate::commands::bundle::BundleArgs),
     /// Events in time order, one a line
     Replay(ReplayArgs),
 }

@@ -8,11 +8,19 @@ use bpfrec_format::Trace;
 
 #[cfg(feature = "analyze")]
 pub mod analyze;
+mod beside;
+#[cfg(feature = "analyze")]
+pub mod bundle;
 pub mod info;
+#[cfg(feature = "analyze")]
+mod names;
+mod progress;
 pub mod recover;
 pub mod replay;
 #[cfg(feature = "analyze")]
 pub mod report;
+#[cfg(feature = "analyze")]
+pub mod symbolize;
 pub mod verify;
 
 /// Done.

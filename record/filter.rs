@@ -45,6 +45,11 @@ impl Filter {
         Ok(())
     }
 
+    /// The cgroup, from the hierarchy's root.
+    pub fn cgroup(&self) -> Option<&str> {
+        self.cgroup.as_ref().map(|c| c.path.as_str())
+    }
+
     /// Facts for the header.
     pub fn items(&self) -> Vec<(String, String)> {
         let mut items = Vec::new();

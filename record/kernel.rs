@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use bpfrec_format::Column::{Int, Text};
 use bpfrec_format::{Table, meta};
 
 /// Facts for the header of each segment.
@@ -16,6 +17,7 @@ pub fn items() -> Vec<(String, String)> {
         ("kernel", text(uname.release())),
         ("kernel_version", text(uname.version())),
         ("arch", text(uname.machine())),
+        ("host_id", host_id(&file("/etc/machine-id"))),
         ("boot_id", file("/proc/sys/kernel/random/boot_id")),
         ("page_size", rustix::param::page_size().to_string()),
         ("cpus_online", file("/sys/devices/system/cpu/online")),
@@ -25,14 +27,44 @@ pub fn items() -> Vec<(String, String)> {
     .to_vec()
 }
 
+/// A number that is the same for all recordings of this host. The machine id itself must not be given away.
+fn host_id(machine_id: &str) -> String {
+    match machine_id {
+        "" => String::new(),
+        id => format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("bpfrec {id}").as_bytes())),
+    }
+}
+
 /// Functions of kernel, modules and BPF programs, by address. The second value is a warning when the kernel hides them.
-pub fn symbols() -> Result<(Table, Option<&'static str>)> {
+pub fn symbols() -> Result<(Table, Option<String>)> {
     let text = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
     let table = parse(&text);
-    let hidden = table.columns[0].ints().iter().all(|addr| *addr == 0);
-    let warning = "the kernel hides its addresses, so kernel frames will have no names: \
-                   set kernel.kptr_restrict to 0 or 1 (sysctl) and record as root";
-    Ok((table, hidden.then_some(warning)))
+    let warning = hidden(&table).map(|by| {
+        format!(
+            "the kernel hides its addresses ({by}), so kernel frames will have no names: \
+             `sysctl kernel.kptr_restrict=1`, and record as root"
+        )
+    });
+    Ok((table, warning))
+}
+
+/// Functions of some modules.
+pub fn symbols_of(wanted: &dyn Fn(&[u8]) -> bool) -> Result<Table> {
+    let all = parse(&fs::read("/proc/kallsyms").context("/proc/kallsyms")?);
+    let [Int(addr), Int(kind), Text(name), Text(module)] = &all.columns[..] else { return Ok(all) };
+    let mut table = Table::new(&meta::kind(meta::KERNEL_SYMBOL));
+    for i in (0..all.rows()).filter(|i| wanted(module.get(*i))) {
+        table.push(&[addr[i].into(), kind[i].into(), name.get(i).into(), module.get(i).into()]);
+    }
+    Ok(table)
+}
+
+/// Whether the kernel hides its addresses from us, and by what: a value for the header.
+pub fn hidden(symbols: &Table) -> Option<String> {
+    let hidden = symbols.columns[0].ints().iter().all(|addr| *addr == 0);
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    let (kptr, perf) = (setting("kptr_restrict"), setting("perf_event_paranoid"));
+    hidden.then(|| format!("kernel.kptr_restrict={} kernel.perf_event_paranoid={}", kptr.trim(), perf.trim()))
 }
 
 /// Lines such as `ffffffff81000000 T _stext` and `ffffffffc0000000 t init [module]`.
@@ -58,15 +90,12 @@ fn parse(text: &[u8]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bpfrec_format::Column;
 
     #[test]
     fn functions_only_by_address() {
         let table = parse(b"0000000000000030 t b\t[mod]\n0000000000000010 T a\n0000000000000020 D data\nrubbish\n");
         assert_eq!(table.columns[0].ints(), [0x10, 0x30]);
-        let (Column::Text(names), Column::Text(modules)) = (&table.columns[2], &table.columns[3]) else {
-            panic!("text columns")
-        };
+        let (Text(names), Text(modules)) = (&table.columns[2], &table.columns[3]) else { panic!("text columns") };
         assert_eq!((names.get(0), names.get(1)), (&b"a"[..], &b"b"[..]));
         assert_eq!((modules.get(0), modules.get(1)), (&b""[..], &b"mod"[..]));
     }

@@ -22,12 +22,42 @@ pub struct Config {
     pub requeue_rq_arg: u32,
     /// ... in `block_rq_merge`.
     pub merge_rq_arg: u32,
+    /// kmem and malloc: one address in so many; 0 or 1: all.
+    pub sample_every: u32,
+    /// kmem and malloc: one allocation in about so many bytes; 0: all.
+    pub sample_bytes: u32,
+    /// 1: kmem and malloc record a free only when its allocation was recorded.
+    pub keep_live: u32,
+    /// 1: malloc records only the recorder's children and theirs.
+    pub family: u32,
+    /// 1: the kernel has storage in tasks.
+    pub task_storage: u32,
+    /// CPUs that there may ever be.
+    pub possible_cpus: u32,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Number of the argument of `kmalloc` that has the bytes asked for; 0: none has.
+    pub kmalloc_size_arg: u32,
+    /// ... of `kmem_cache_alloc`.
+    pub cache_alloc_size_arg: u32,
+    /// ... of `kmalloc_node`.
+    pub kmalloc_node_size_arg: u32,
+    /// ... of `kmem_cache_alloc_node`.
+    pub cache_node_size_arg: u32,
+    /// ... of `percpu_alloc_percpu`.
+    pub percpu_size_arg: u32,
+    /// 1: the kernel has links that hold many uprobes; read by the recorder only.
+    pub uprobe_multi: u32,
+    /// Waits shorter than this are summed up, ns.
+    pub min_wait_ns: u32,
+    /// 1: stacks of waits are never remembered.
+    pub exact_stacks: u32,
+    /// 1: stacks of wakers too.
+    pub waker_stacks: u32,
     /// Bytes of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers.
     pub unwind_bytes: u32,
     /// Fill of the ring of copies that wakes the recorder, bytes.
     pub copy_wake_bytes: u32,
-    /// 0.
-    pub pad: u32,
 }
 
 impl Config {
@@ -48,9 +78,24 @@ impl Config {
             self.issue_rq_arg,
             self.requeue_rq_arg,
             self.merge_rq_arg,
+            self.sample_every,
+            self.sample_bytes,
+            self.keep_live,
+            self.family,
+            self.task_storage,
+            self.possible_cpus,
+            self.page_bytes,
+            self.kmalloc_size_arg,
+            self.cache_alloc_size_arg,
+            self.kmalloc_node_size_arg,
+            self.cache_node_size_arg,
+            self.percpu_size_arg,
+            self.uprobe_multi,
+            self.min_wait_ns,
+            self.exact_stacks,
+            self.waker_stacks,
             self.unwind_bytes,
             self.copy_wake_bytes,
-            self.pad,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }

@@ -4,22 +4,30 @@
 #![cfg(recorder)]
 
 pub mod args;
+mod batches;
+mod binaries;
 mod bpf;
-mod build_id;
 mod cgroups;
 mod clock;
 mod command;
+mod elf;
 mod filter;
+mod hits;
+mod images;
 mod jit;
 mod kernel;
 mod layout;
 mod limits;
+pub mod memory_args;
 mod messages;
+mod modules;
+mod open;
 mod output;
 mod perf_ring;
 mod processes;
 mod rings;
 mod rotation;
+mod seen;
 mod segments;
 mod session;
 mod sideband;
@@ -29,7 +37,10 @@ mod stacks;
 mod start;
 mod stats;
 mod status;
+mod symbols;
 mod unwind;
+mod vdso;
+mod watch;
 mod writer;
 
 pub use session::run;

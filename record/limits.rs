@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
+use libbpf_rs::btf::{Btf, BtfType};
 
 /// Fails with a sentence unless BPF programs can be loaded here.
 pub fn check() -> Result<()> {
@@ -30,6 +30,16 @@ pub fn tracepoint_args(btf: &Btf<'_>, name: &str) -> Option<usize> {
     let function = FuncProto::try_from(pointer.next_type()?).ok()?;
     // The first parameter of the typedef is the probe's own data.
     function.iter().count().checked_sub(1)
+}
+
+/// Number of the first argument of tracepoint `name` whose type is called `type_name`, from 0.
+pub fn argument_named(btf: &Btf<'_>, name: &str, type_name: &str) -> Option<u32> {
+    let typedef: Typedef<'_> = btf.type_by_name(&format!("btf_trace_{name}"))?;
+    let pointer = Ptr::try_from(typedef.next_type()?).ok()?;
+    let function = FuncProto::try_from(pointer.next_type()?).ok()?;
+    let is = |id| btf.type_by_id::<BtfType<'_>>(id).and_then(|t| t.name()).is_some_and(|n| n == type_name);
+    // The first parameter of the typedef is the probe's own data.
+    function.iter().skip(1).position(|p| is(p.ty)).map(|at| at as u32)
 }
 
 /// Numbers of the CPUs in a list such as `0-3,8`.

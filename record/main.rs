@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Command::Info(args) => commands::info::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Recover(args) => commands::recover::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Symbolize(args) => commands::symbolize::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Bundle(args) => commands::bundle::run(args),
         Command::Replay(args) => commands::replay::run(args),
     };
     match result {

@@ -1,7 +1,7 @@
 //! A perf event's memory-mapped ring, read record by record. Layout: perf_event_open(2), linux/perf_event.h.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,15 @@ pub struct PerfRing {
     fd: OwnedFd,
     base: NonNull<u8>,
     page: usize,
+}
+
+// SAFETY: the mapping belongs to the ring alone and is not bound to a thread.
+unsafe impl Send for PerfRing {}
+
+impl AsFd for PerfRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl PerfRing {

@@ -13,8 +13,9 @@ use procfs::ProcResult;
 use procfs::process::{Process, Task};
 use rustc_hash::FxHashSet;
 
-use crate::build_id::BuildIds;
 use crate::clock;
+use crate::open::strip_deleted;
+use crate::seen::Shared;
 
 /// An executable mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Mapping {
             minor: hex(minor)? as u32,
             inode: inode.parse().ok()?,
             build_id: Vec::new(),
-            path: path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec(),
+            path: strip_deleted(path).to_vec(),
         })
     }
 }
@@ -120,7 +121,7 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
     let ints = |name: &str| dumped.column(kind, name).map_or(&[][..], Column::ints);
     let (tid, pid, ppid, uid) = (ints("tid"), ints("pid"), ints("ppid"), ints("uid"));
     let (ns_pid, pid_ns, start, cgroup) = (ints("ns_pid"), ints("pid_ns"), ints("start_ns"), ints("cgroup_id"));
-    let ts = ints("ts_ns");
+    let (ts, mnt_ns) = (ints("ts_ns"), ints("mnt_ns"));
     let Some(Column::Text(comm)) = dumped.column(kind, "comm") else { unreachable!("comm is text") };
     let mut table = Table::new(&meta::kind(meta::TASK));
     for i in 0..dumped.rows() {
@@ -138,6 +139,7 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
             cgroup[i].into(),
             comm.get(i).into(),
             exe[..].into(),
+            mnt_ns[i].into(),
         ]);
     }
     let known: FxHashSet<u64> = tid.iter().copied().collect();
@@ -155,7 +157,7 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
 /// Path of a process's program.
 fn exe(pid: u64) -> Vec<u8> {
     let link = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().into_os_string().into_vec();
-    link.strip_suffix(b" (deleted)").unwrap_or(&link).to_vec()
+    strip_deleted(&link).to_vec()
 }
 
 /// What /proc knows of a task. Start times there are in ticks of the boot clock.
@@ -164,7 +166,8 @@ fn push_from_proc(table: &mut Table, process: &Process, task: &Task, mount: Opti
     let boot_ns = stat.starttime * (1_000_000_000 / procfs::ticks_per_second());
     let path = process.cgroups()?.0.into_iter().find(|c| c.hierarchy == 0).map(|c| c.pathname).unwrap_or_default();
     let group = mount.and_then(|m| fs::metadata(m.join(path.trim_start_matches('/'))).ok());
-    let pid_ns = process.namespaces()?.0.get(std::ffi::OsStr::new("pid")).map_or(0, |ns| ns.identifier);
+    let namespaces = process.namespaces()?.0;
+    let namespace = |name: &str| namespaces.get(std::ffi::OsStr::new(name)).map_or(0, |ns| ns.identifier);
     let exe = if task.tid == process.pid { exe(process.pid as u64) } else { Vec::new() };
     table.push(&[
         clock::mono_ns().into(),
@@ -173,17 +176,19 @@ fn push_from_proc(table: &mut Table, process: &Process, task: &Task, mount: Opti
         (status.ppid as u64).into(),
         status.ruid.into(),
         status.nspid.and_then(|pids| pids.last().copied()).map_or(0, |pid| pid as u64).into(),
-        pid_ns.into(),
+        namespace("pid").into(),
         clock::boot_to_mono(boot_ns).into(),
         group.map_or(0, |g| g.ino()).into(),
         stat.comm.as_str().into(),
         exe[..].into(),
+        namespace("mnt").into(),
     ]);
     Ok(())
 }
 
-/// Executable mappings of all processes, as rows of kind `mapping`. Processes that end meanwhile are left out.
-pub fn mappings(build_ids: &mut BuildIds) -> Table {
+/// Executable mappings of all processes, as rows of kind `mapping`; their binaries are seen with them. Processes that
+/// end meanwhile are left out.
+pub fn mappings(seen: &Shared) -> Table {
     let mut table = Table::new(&meta::kind(meta::MAPPING));
     let ts_ns = clock::mono_ns();
     let mut pids: Vec<u32> = fs::read_dir("/proc")
@@ -194,8 +199,10 @@ pub fn mappings(build_ids: &mut BuildIds) -> Table {
     pids.sort_unstable();
     for pid in pids {
         let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let mount_ns = fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |ns| ns.ino());
+        seen.lock().images.enter(pid, mount_ns);
         for mut mapping in maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, ts_ns)) {
-            mapping.build_id = build_ids.of(&mapping);
+            seen.lock().map(&mut mapping, false);
             mapping.push_to(&mut table);
         }
     }
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn own_mappings_have_build_ids() {
-        let table = mappings(&mut BuildIds::default());
+        let table = mappings(&Shared::new());
         let kind = meta::kind(meta::MAPPING);
         let (Some(Column::Text(ids)), Some(pids)) = (table.column(&kind, "build_id"), table.column(&kind, "pid"))
         else {

@@ -13,6 +13,7 @@ use libbpf_rs::{RingBuffer, RingBufferBuilder};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::batches::Batches;
 use crate::bpf::SharedMaps;
 use crate::layout::{CopyRecord, StackRecord};
 use crate::unwind::Unwound;
@@ -30,6 +31,8 @@ const BATCH: usize = 1 << 16;
 /// What has been drained and not yet handed on.
 pub struct Drained {
     registry: Arc<Registry>,
+    /// Source and bytes of a row by kind: of kinds that are not events, none.
+    shapes: Vec<Option<(u16, u16)>>,
     cpus: Vec<Cpu>,
     /// Full chunks, oldest first.
     pub full: Vec<Chunk>,
@@ -74,12 +77,25 @@ impl Drained {
         self.registry.get(kind).filter(|k| k.row_size as usize == row.len()).map(|k| (ts, k))
     }
 
-    fn event(&mut self, slot: usize, row: &[u8]) {
-        let Some((ts, kind)) = self.kind(row) else {
-            debug_assert!(false, "a ring carried {} bytes that are no event", row.len());
-            return;
-        };
-        let (id, source) = (kind.id, kind.source);
+    /// Takes in the rows of a record: one, or many from a batch. Returns the bytes of those that are there as a whole.
+    pub fn events(&mut self, slot: usize, record: &[u8]) -> usize {
+        let mut left = record;
+        while let Some((ts, kind)) = head(left) {
+            let Some((source, row, rest)) = self.split(kind, left) else { break };
+            self.event(slot, ts, kind, source, row);
+            left = rest;
+        }
+        record.len() - left.len()
+    }
+
+    /// The source of a row of `kind`, its bytes, and those after it.
+    fn split<'a>(&self, kind: u16, record: &'a [u8]) -> Option<(u16, &'a [u8], &'a [u8])> {
+        let (source, size) = (*self.shapes.get(usize::from(kind))?)?;
+        let (row, rest) = record.split_at_checked(size.into())?;
+        Some((source, row, rest))
+    }
+
+    fn event(&mut self, slot: usize, ts: u64, kind: u16, source: u16, row: &[u8]) {
         self.kept[usize::from(source) & 15] += 1;
         let cpu = &mut self.cpus[slot];
         let chunk = &mut cpu.chunk;
@@ -89,9 +105,9 @@ impl Drained {
         }
         chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
         chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
-        match chunk.rows.iter_mut().find(|(k, _)| *k == id) {
+        match chunk.rows.iter_mut().find(|(k, _)| *k == kind) {
             Some((_, rows)) => rows.extend_from_slice(row),
-            None => chunk.rows.push((id, row.to_vec())),
+            None => chunk.rows.push((kind, row.to_vec())),
         }
         cpu.bytes += row.len();
         if cpu.bytes >= CHUNK_BYTES {
@@ -154,7 +170,10 @@ impl Drained {
             ]);
         }
         match self.cpus.iter().position(|c| c.chunk.stream == sample.cpu) {
-            Some(slot) => self.event(slot, &sample.row),
+            Some(slot) => {
+                let taken = self.events(slot, &sample.row);
+                debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
+            }
             None => debug_assert!(false, "CPU {} has no ring", sample.cpu),
         }
     }
@@ -197,6 +216,8 @@ impl Drained {
 pub struct Rings {
     /// One a CPU, so that none can starve the others.
     events: Vec<RingBuffer<'static>>,
+    cpus: Vec<u32>,
+    batches: Option<Batches>,
     definitions: RingBuffer<'static>,
     /// Copies of user stacks, where they are asked for.
     copies: Option<RingBuffer<'static>>,
@@ -207,8 +228,14 @@ pub struct Rings {
 impl Rings {
     /// Maps the rings.
     pub fn open(shared: &SharedMaps, registry: Arc<Registry>) -> Result<Rings> {
+        let mut shapes = Vec::new();
+        for kind in registry.kinds().iter().filter(|k| k.is_event()) {
+            shapes.resize(usize::from(kind.id), None);
+            shapes.push(Some((kind.source, kind.row_size as u16)));
+        }
         let drained = Rc::new(RefCell::new(Drained {
             registry,
+            shapes,
             cpus: shared.rings.iter().map(|(cpu, _)| Cpu::new(*cpu)).collect(),
             full: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
@@ -222,7 +249,8 @@ impl Rings {
             let drained = Rc::clone(&drained);
             let mut builder = RingBufferBuilder::new();
             builder.add(ring, move |row| {
-                drained.borrow_mut().event(slot, row);
+                let taken = drained.borrow_mut().events(slot, row);
+                debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
                 0
             })?;
             events.push(builder.build().context("cannot map a ring")?);
@@ -250,7 +278,13 @@ impl Rings {
             })?;
             copies = Some(builder.build().context("cannot map the ring of stack copies")?);
         }
-        Ok(Rings { events, definitions, copies, drained })
+        let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
+        Ok(Rings { events, cpus, batches: None, definitions, copies, drained })
+    }
+
+    /// From now on what lies in `batches` is drained too.
+    pub fn add_batches(&mut self, batches: Batches) {
+        self.batches = Some(batches);
     }
 
     /// Sleeps until [`POLL`] is over or a ring is filling up.
@@ -267,6 +301,12 @@ impl Rings {
     /// Takes what is in the rings, at most [`BATCH`] events of each: however fast they come, this returns. Definitions
     /// come second: what an event refers to was sent before it.
     pub fn drain(&self) -> Result<()> {
+        for (slot, cpu) in self.cpus.iter().enumerate() {
+            if let Some(batches) = &self.batches {
+                let rows = batches.flush(*cpu)?;
+                self.drained.borrow_mut().events(slot, &rows);
+            }
+        }
         for ring in &self.events {
             let taken = ring.consume_raw_n(BATCH);
             if taken < 0 {

@@ -8,6 +8,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
 use bpfrec_format::codec::{Compressor, LEVEL};
+use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
 
@@ -29,6 +30,7 @@ pub struct Segments {
     finished_bytes: u64,
     stacks: Stacks,
     compressor: Compressor,
+    packer: Packer,
 }
 
 impl Segments {
@@ -46,6 +48,7 @@ impl Segments {
             finished_bytes: 0,
             stacks: Stacks::default(),
             compressor: Compressor::new(LEVEL)?,
+            packer: Packer::default(),
         };
         segments.begin()?;
         Ok(segments)
@@ -114,9 +117,13 @@ impl Segments {
                 writer.write_tables(block_type, &tables.iter().collect::<Vec<_>>())?;
                 Ok(())
             }
+            Message::Block(block) => Ok(self.writer()?.write(block)?),
             Message::Checkpoint(tables) => Ok(self.writer()?.checkpoint(&tables.iter().collect::<Vec<_>>())?),
             Message::Rotate(snapshot) => self.rotate(&snapshot),
-            Message::Finish(reason) => self.end(reason),
+            Message::Finish(reason) => {
+                self.end(reason)?;
+                self.remove_oldest()
+            }
         }
     }
 
@@ -128,7 +135,7 @@ impl Segments {
     fn chunk(&mut self, chunk: &Chunk, waiting: usize) -> Result<()> {
         let compressor = (waiting < QUEUE / 2).then_some(&mut self.compressor);
         let raw = waiting >= QUEUE * 3 / 4;
-        let block = chunk.encode(&self.plan.registry, compressor, raw)?;
+        let block = chunk.pack(&self.plan.registry, &mut self.packer, compressor, raw)?;
         let again = self.stacks.refer(chunk, &self.plan.registry);
         let writer = self.writer()?;
         if let Some(table) = again {
@@ -167,10 +174,11 @@ impl Segments {
         for (block_type, table) in snapshot {
             self.writer()?.write_tables(*block_type, &[table])?;
         }
-        if let Some(max) = self.plan.max_bytes {
-            remove_oldest(&self.plan.path, max)?;
-        }
-        Ok(())
+        self.remove_oldest()
+    }
+
+    fn remove_oldest(&self) -> Result<()> {
+        self.plan.max_bytes.map_or(Ok(()), |max| remove_oldest(&self.plan.path, max))
     }
 
     /// The disk is full: the segment ends after its last whole block, in the space that was reserved for that.
@@ -233,11 +241,12 @@ fn segments_of(path: &Path) -> Result<Vec<(PathBuf, u64)>> {
     Ok(segments)
 }
 
-/// Deletes the oldest finished segments until all together are at most `max` bytes.
+/// Deletes the oldest finished segments until all together are at most `max` bytes. The newest stays: it has the symbols.
 fn remove_oldest(path: &Path, max: u64) -> Result<()> {
     let segments = segments_of(path)?;
     let mut total: u64 = segments.iter().map(|(_, len)| len).sum();
-    for (segment, len) in segments.iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "bpr")) {
+    let older = &segments[..segments.len().saturating_sub(1)];
+    for (segment, len) in older.iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "bpr")) {
         if total <= max {
             break;
         }

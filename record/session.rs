@@ -12,18 +12,22 @@ use bpfrec_format::{BlockType, EndReason, Registry, Source as Id, Table, meta};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
-use crate::bpf::{Loaded, SharedMaps};
-use crate::build_id::BuildIds;
+use crate::bpf::{self, Loaded, SharedMaps};
 use crate::command::Running;
+use crate::hits::Hits;
 use crate::jit::Jit;
+use crate::modules::Modules;
 use crate::processes::Mapping;
 use crate::rings::{POLL, Rings};
 use crate::rotation::Rotation;
+use crate::seen::Shared;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
+use crate::sources::Attached;
 use crate::stats::{self, BpfTime, Losses};
 use crate::status::{Figures, Status};
 use crate::unwind::Unwinding;
+use crate::watch::Watch;
 use crate::writer::{Message, Outcome, Writer};
 use crate::{clock, limits};
 
@@ -31,6 +35,8 @@ use crate::{clock, limits};
 const DISK_FULL: u8 = 4;
 /// Totals and clocks go to the file this often.
 const CHECKPOINT: Duration = Duration::from_secs(10);
+/// A thread that reads a binary is waited for so long where it matters.
+const LOCK: Duration = Duration::from_secs(2);
 /// After a stop the writer gets this long to take what is in the rings.
 const LAST_CALL: Duration = Duration::from_secs(10);
 
@@ -68,23 +74,27 @@ pub(crate) struct Session {
     /// Set by signals.
     pub stop: Arc<AtomicBool>,
     pub shared: SharedMaps,
-    /// Keeps the task programs attached.
-    #[expect(dead_code, reason = "dropping it detaches")]
+    /// The task programs.
     pub tasks: Loaded,
-    pub sources: Vec<(Id, Loaded)>,
+    pub sources: Vec<Attached>,
     pub rings: Rings,
-    pub sideband: Option<Sideband>,
     /// Walks user stacks, where that is asked for.
     pub unwinding: Option<Unwinding>,
     /// Names of compiled code, where stacks are recorded.
     pub jit: Option<Jit>,
+    /// What is known of processes and binaries.
+    pub seen: Shared,
+    /// Code that stacks hit.
+    pub hits: Hits,
+    /// Kernel modules that are loaded.
+    pub modules: Modules,
+    /// The thread that the kernel's records wake.
+    pub watch: Watch,
     /// Away while a rotation uses it.
     pub snapshot: Option<Snapshot>,
     pub rotation: Option<Rotation>,
     /// Link of the task iterator.
     pub iterator: Arc<Link>,
-    /// For mappings whose records have no build id.
-    pub build_ids: BuildIds,
     pub losses: Losses,
     pub bpf_time: BpfTime,
     /// Runs of probes that the kernel left out, by source, and when they were last looked at.
@@ -138,6 +148,7 @@ impl Session {
             }
             if checkpoint.elapsed() >= CHECKPOINT {
                 checkpoint = Instant::now();
+                self.look_at_modules();
                 self.checkpoint();
             }
             if self.args.rotates() {
@@ -166,8 +177,26 @@ impl Session {
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
     fn drain(&mut self, all: bool) -> Result<()> {
         self.rings.drain()?;
-        let mappings = self.sideband.as_mut().and_then(|s| s.read(&mut self.build_ids));
-        let mapped = mappings.as_ref().map(Mapping::of_table).unwrap_or_default();
+        // The thread that holds the lock is reading the same records; what it finds goes out the next time.
+        let patience = if all { LOCK } else { Duration::ZERO };
+        let changes = self.seen.lock_within(patience).map(|mut seen| {
+            seen.read();
+            if self.hits.is_full() {
+                self.hits.resolve(&mut seen);
+            }
+            seen.take()
+        });
+        let mut mapped = Vec::new();
+        for (block_type, tables) in changes.into_iter().flatten() {
+            for mappings in tables.iter().filter(|t| t.kind == meta::MAPPING) {
+                mapped.extend(Mapping::of_table(mappings));
+                let items = self.sources.iter_mut().flat_map(|s| s.source.mapped(mappings, &mut s.loaded));
+                for (key, value) in items.collect::<Vec<_>>() {
+                    self.tell(&key, &value);
+                }
+            }
+            self.send_change(block_type, tables);
+        }
         if let Some(unwinding) = &mut self.unwinding {
             let mut drained = self.rings.drained.borrow_mut();
             let copies = drained.take_copies();
@@ -177,17 +206,18 @@ impl Session {
             let mut drained = self.rings.drained.borrow_mut();
             (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
         };
-        if let Some(mappings) = mappings {
-            self.send_change(BlockType::Maps, vec![mappings]);
-        }
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
             let is = |t: &&Table| self.registry.get(t.kind).is_some_and(|k| k.block_type() == block_type);
-            let tables: Vec<_> = tasks.iter().filter(is).cloned().collect();
+            let mut tables: Vec<_> = tasks.iter().filter(is).cloned().collect();
+            let described = |t: &Table| crate::cgroups::described(self.registry.get(t.kind)?, t);
+            let described: Vec<_> = tables.iter().filter_map(described).collect();
+            tables.extend(described);
             if !tables.is_empty() {
                 self.send_change(block_type, tables);
             }
         }
         if let Some(stacks) = stacks {
+            self.hits.add(&stacks);
             self.send(Message::Tables(BlockType::Stacks, vec![stacks]));
         }
         for chunk in chunks {
@@ -222,6 +252,29 @@ impl Session {
         }
     }
 
+    /// Rows that a source can tell only when its other programs are detached.
+    fn last_rows(&mut self) -> Result<()> {
+        let links: Vec<Link> = self.sources.iter_mut().filter_map(|s| s.loaded.last.take()).collect();
+        let mut rows = vec![0; 64 << 10];
+        for link in links {
+            let mut iterator = libbpf_rs::Iter::new(&link)?;
+            let mut filled = 0;
+            loop {
+                let read = std::io::Read::read(&mut iterator, &mut rows[filled..]).context("reading what is left")?;
+                if read == 0 {
+                    break;
+                }
+                filled += read;
+                let taken = self.rings.drained.borrow_mut().events(0, &rows[..filled]);
+                rows.copy_within(taken..filled, 0);
+                filled -= taken;
+                // Their stacks come through a ring that would not hold all of them.
+                self.drain(false)?;
+            }
+        }
+        Ok(())
+    }
+
     fn count_losses(&mut self) -> Result<()> {
         if let Some(table) = self.losses.read()? {
             self.send(Message::Tables(BlockType::Loss, vec![table]));
@@ -238,13 +291,25 @@ impl Session {
             }
         }
         self.losses_read_ns = clock::mono_ns();
-        let lost = self.sideband.as_mut().map_or(0, Sideband::take_lost);
+        let lost = self.seen.lock_within(Duration::ZERO).map_or(0, |mut seen| {
+            self.hits.resolve(&mut seen);
+            seen.sideband.as_mut().map_or(0, Sideband::take_lost)
+        });
         if lost > 0 {
             let now = clock::mono_ns();
             let row = stats::loss_row(Id::Task as u16, None, (now, now), meta::reason::MAPPINGS_LOST, lost);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
         Ok(())
+    }
+
+    /// Modules make no records when they come and go.
+    fn look_at_modules(&mut self) {
+        match self.modules.changes() {
+            Ok(Some(table)) => self.send_change(BlockType::KernelSymbols, vec![table]),
+            Ok(None) => {}
+            Err(error) => self.status.say(&format!("modules loaded meanwhile have no names: {error:#}")),
+        }
     }
 
     fn figures(&self) -> Figures {
@@ -271,7 +336,7 @@ impl Session {
         let now = clock::mono_ns();
         let mut by_source = Table::new(&meta::kind(meta::SOURCE_STATS));
         let kept = self.rings.drained.borrow().kept;
-        for id in self.sources.iter().map(|(id, _)| *id).chain([Id::Task]) {
+        for id in self.sources.iter().map(|s| s.id).chain([Id::Task]) {
             let runs = self.bpf_time.runs(id);
             let slot = id as usize;
             by_source.push(&[
@@ -294,8 +359,10 @@ impl Session {
             f.bpf_ns.into(),
             (self.bpf_time.measured().as_nanos() as u64).into(),
         ]);
+        let mut tables = vec![by_source, recorder];
+        tables.extend(self.shared.get("stack_counts").and_then(|map| stats::stacks(map, Id::Offcpu)).ok());
         self.send(Message::Tables(BlockType::Clock, vec![clock::pair()]));
-        self.send(Message::Checkpoint(vec![by_source, recorder]));
+        self.send(Message::Checkpoint(tables));
     }
 
     /// Begins a new segment when the old one is large or old enough, and changes over once what runs has been read.
@@ -328,6 +395,10 @@ impl Session {
         if (full || old)
             && let Some(snapshot) = self.snapshot.take()
         {
+            // Without the lock the new segment lacks the binaries that are not seen again; the old one has them.
+            if let Some(mut seen) = self.seen.lock_within(LOCK) {
+                seen.binaries.next_segment();
+            }
             self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
         }
         Ok(())
@@ -370,10 +441,14 @@ impl Session {
         let ended = self.started.elapsed();
         self.stopped = Some(Instant::now());
         self.bpf_time.stop();
+        bpf::open_gate(&self.shared, false)?;
         // Detached before the last drain: nothing can come after it.
-        for (_, loaded) in &mut self.sources {
-            loaded.links.clear();
+        for attached in &mut self.sources {
+            attached.loaded.detach();
         }
+        self.tasks.links.clear();
+        self.watch.stop();
+        self.last_rows()?;
         loop {
             let before = self.rings.drained.borrow().kept;
             self.drain(true)?;
@@ -389,6 +464,8 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
+        self.look_at_modules();
+        self.write_symbols();
         self.checkpoint();
         let mut figures = self.figures();
         self.send(Message::Finish(reason));

@@ -1,24 +1,41 @@
-//! Executable mappings as they are made, from a dummy perf event on each CPU: the kernel writes the record, with the
-//! file's build id, before the process can run a single instruction of it. So a process that lives a millisecond has
-//! its mappings in the file.
+//! What the kernel tells through a dummy perf event on each CPU: executable mappings as they are made, with the file's
+//! build id and before the process can run a single instruction of it, so that a process that lives a millisecond has
+//! its mappings in the file; forks, execs, exits and changes of namespace; symbols of BPF programs that come and go.
 
 use anyhow::{Context, Result};
-use bpfrec_format::{Table, meta};
 use linux_perf_event_reader::{
     EventRecord, Mmap2FileId, PerfEventAttr, RawData, RawEventRecord, RecordParseInfo, RecordType,
 };
 use perf_event_open_sys::bindings as sys;
 
-use crate::build_id::BuildIds;
+use crate::open::strip_deleted;
 use crate::perf_ring::PerfRing;
 use crate::processes::Mapping;
 
 /// The dummy events.
 pub struct Sideband {
-    rings: Vec<PerfRing>,
+    /// One a CPU.
+    pub rings: Vec<PerfRing>,
     parse: RecordParseInfo,
     /// Records that the kernel could not write, since the last [`Sideband::take_lost`].
     lost: u64,
+}
+
+/// A record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An executable mapping.
+    Map(Mapping),
+    /// A new process; not a new thread.
+    Fork { pid: u32, parent: u32 },
+    /// A process runs another program; its mappings come after this.
+    Exec { pid: u32 },
+    /// A process ended.
+    Exit { pid: u32 },
+    /// The inode of the mount namespace of a process.
+    Namespaces { pid: u32, mount: u64 },
+    /// A function of a BPF program (or of other code that the kernel generates) came or went.
+    Symbol { addr: u64, len: u64, gone: bool, bpf: bool, name: Vec<u8> },
 }
 
 fn attr(build_id: bool) -> sys::perf_event_attr {
@@ -32,8 +49,16 @@ fn attr(build_id: bool) -> sys::perf_event_attr {
     attr.set_mmap(1);
     attr.set_mmap2(1);
     attr.set_build_id(u64::from(build_id));
+    attr.set_comm(1);
+    attr.set_comm_exec(1);
+    attr.set_task(1);
+    attr.set_namespaces(1);
+    attr.set_ksymbol(1);
     attr.set_sample_id_all(1);
     attr.set_use_clockid(1);
+    // Each record wakes us: a binary must be opened while its process lives.
+    attr.set_watermark(1);
+    attr.__bindgen_anon_2.wakeup_watermark = 1;
     attr
 }
 
@@ -58,47 +83,104 @@ impl Sideband {
         Ok(Sideband { rings, parse: RecordParseInfo::new(&parsed.0, endian), lost: 0 })
     }
 
-    /// Mappings since the last call, in time order.
-    pub fn read(&mut self, build_ids: &mut BuildIds) -> Option<Table> {
-        let mut mappings = Vec::new();
+    /// Records since the last call with their times, CLOCK_MONOTONIC, in order.
+    pub fn read(&mut self) -> Vec<(u64, Record)> {
+        let mut records = Vec::new();
         let (parse, lost) = (self.parse, &mut self.lost);
         for ring in &self.rings {
             ring.read(|kind, misc, body| {
                 let raw = RawEventRecord::new(RecordType(kind), misc, RawData::Single(body), parse);
                 let ts_ns = raw.timestamp().unwrap_or_default();
-                match raw.parse() {
-                    Ok(EventRecord::Mmap2(m)) if m.pid > 0 => {
-                        let mut mapping = Mapping {
-                            ts_ns,
-                            pid: m.pid as u32,
-                            start: m.address,
-                            len: m.length,
-                            offset: m.page_offset,
-                            path: m.path.as_slice().into_owned(),
-                            ..Mapping::default()
-                        };
-                        match m.file_id {
-                            Mmap2FileId::BuildId(id) => mapping.build_id = id,
-                            Mmap2FileId::InodeAndVersion(file) => {
-                                (mapping.major, mapping.minor, mapping.inode) = (file.major, file.minor, file.inode);
-                                mapping.build_id = build_ids.of(&mapping);
-                            }
-                        }
-                        mappings.push(mapping);
-                    }
-                    Ok(EventRecord::Lost(l)) => *lost += l.count,
-                    _ => {}
+                match kind {
+                    sys::PERF_RECORD_NAMESPACES => records.extend(namespaces(body).map(|r| (ts_ns, r))),
+                    sys::PERF_RECORD_KSYMBOL => records.extend(symbol(body).map(|r| (ts_ns, r))),
+                    _ => match raw.parse() {
+                        Ok(EventRecord::Lost(l)) => *lost += l.count,
+                        Ok(record) => records.extend(task(record, ts_ns).map(|r| (ts_ns, r))),
+                        Err(_) => *lost += 1,
+                    },
                 }
             });
         }
-        mappings.sort_by_key(|m| m.ts_ns);
-        let mut table = Table::new(&meta::kind(meta::MAPPING));
-        mappings.iter().for_each(|m| m.push_to(&mut table));
-        (table.rows() > 0).then_some(table)
+        records.sort_by_key(|(ts_ns, _)| *ts_ns);
+        records
     }
 
     /// Records lost since the last call.
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
+    }
+}
+
+fn task(record: EventRecord<'_>, ts_ns: u64) -> Option<Record> {
+    match record {
+        EventRecord::Mmap2(m) if m.pid > 0 => {
+            let path = m.path.as_slice();
+            let mut mapping = Mapping {
+                ts_ns,
+                pid: m.pid as u32,
+                start: m.address,
+                len: m.length,
+                offset: m.page_offset,
+                path: strip_deleted(&path).to_vec(),
+                ..Mapping::default()
+            };
+            match m.file_id {
+                Mmap2FileId::BuildId(id) => mapping.build_id = id,
+                Mmap2FileId::InodeAndVersion(file) => {
+                    (mapping.major, mapping.minor, mapping.inode) = (file.major, file.minor, file.inode);
+                }
+            }
+            Some(Record::Map(mapping))
+        }
+        EventRecord::Fork(f) if f.pid != f.ppid => Some(Record::Fork { pid: f.pid as u32, parent: f.ppid as u32 }),
+        EventRecord::Comm(c) if c.is_execve => Some(Record::Exec { pid: c.pid as u32 }),
+        EventRecord::Exit(e) if e.pid == e.tid => Some(Record::Exit { pid: e.pid as u32 }),
+        _ => None,
+    }
+}
+
+fn int<const N: usize>(body: &[u8], at: usize) -> Option<[u8; N]> {
+    body.get(at..)?.first_chunk().copied()
+}
+
+/// `u32 pid, tid; u64 nr; { u64 dev, inode; } [nr]`; the mount namespace is number 5.
+fn namespaces(body: &[u8]) -> Option<Record> {
+    const MOUNT: u64 = 5;
+    if u64::from_ne_bytes(int(body, 8)?) <= MOUNT {
+        return None;
+    }
+    let mount = u64::from_ne_bytes(int(body, 16 + 16 * MOUNT as usize + 8)?);
+    Some(Record::Namespaces { pid: u32::from_ne_bytes(int(body, 0)?), mount })
+}
+
+/// `u64 addr; u32 len; u16 type, flags; char name[]`.
+fn symbol(body: &[u8]) -> Option<Record> {
+    Some(Record::Symbol {
+        addr: u64::from_ne_bytes(int(body, 0)?),
+        len: u32::from_ne_bytes(int(body, 8)?).into(),
+        bpf: u16::from_ne_bytes(int(body, 12)?) == 1,
+        gone: u16::from_ne_bytes(int(body, 14)?) & 1 != 0,
+        name: body.get(16..)?.split(|b| *b == 0).next()?.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_the_reader_does_not_know() {
+        let mut body = [7u32.to_ne_bytes(), 8u32.to_ne_bytes()].concat();
+        body.extend(7u64.to_ne_bytes());
+        (0..14u64).for_each(|i| body.extend((100 + i).to_ne_bytes()));
+        assert_eq!(namespaces(&body), Some(Record::Namespaces { pid: 7, mount: 111 }));
+        assert_eq!(namespaces(&body[..80]), None);
+        let mut body = 0xffff_0000u64.to_ne_bytes().to_vec();
+        body.extend(64u32.to_ne_bytes());
+        body.extend([1u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat());
+        body.extend(b"bpf_prog_x\0\0\0rest");
+        let name = b"bpf_prog_x".to_vec();
+        assert_eq!(symbol(&body), Some(Record::Symbol { addr: 0xffff_0000, len: 64, gone: true, bpf: true, name }));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bpfrec_format::{BlockType, Registry, Table};
 use libbpf_rs::Link;
 
-use crate::build_id::BuildIds;
+use crate::seen::Shared;
 use crate::{cgroups, clock, kernel, processes};
 
 /// The blocks that a segment begins with.
@@ -15,14 +15,14 @@ pub type Tables = Vec<(BlockType, Table)>;
 /// Takes snapshots.
 pub struct Snapshot {
     registry: Arc<Registry>,
-    build_ids: BuildIds,
+    seen: Shared,
     cgroup_mount: Option<std::path::PathBuf>,
 }
 
 impl Snapshot {
     /// Nothing is read yet.
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Snapshot { registry, build_ids: BuildIds::default(), cgroup_mount: cgroups::mount_point() }
+    pub fn new(registry: Arc<Registry>, seen: Shared) -> Self {
+        Snapshot { registry, seen, cgroup_mount: cgroups::mount_point() }
     }
 
     /// Reads everything. `tasks` is the link of the task iterator. Warnings are returned, not printed.
@@ -32,12 +32,12 @@ impl Snapshot {
             (BlockType::Clock, clock::pair()),
             (BlockType::Tasks, processes::tasks(tasks, &self.registry, self.cgroup_mount.as_deref())?),
             (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
-            (BlockType::Maps, processes::mappings(&mut self.build_ids)),
+            (BlockType::Maps, processes::mappings(&self.seen)),
         ];
         match kernel::symbols() {
             Ok((symbols, warning)) => {
                 tables.push((BlockType::KernelSymbols, symbols));
-                warnings.extend(warning.map(str::to_owned));
+                warnings.extend(warning);
             }
             Err(error) => warnings.push(format!("kernel frames will have no names: {error:#}")),
         }

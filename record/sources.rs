@@ -2,13 +2,18 @@
 //! and a line in [`all`].
 
 mod block;
+mod kmem;
+mod malloc;
+mod offcpu;
 mod profile;
 mod sched;
 pub mod task;
 
 use anyhow::Result;
+use bpfrec_format::{Source as Id, Table};
 use libbpf_rs::btf::Btf;
 
+use crate::args::RecordArgs;
 use crate::bpf::{Loaded, SharedMaps};
 use crate::layout::Config;
 
@@ -18,8 +23,10 @@ pub struct Context<'a> {
     pub btf: &'a Btf<'a>,
     /// Configuration of the BPF programs.
     pub config: Config,
-    /// Samples a second.
-    pub frequency: u32,
+    /// The command line.
+    pub args: &'a RecordArgs,
+    /// The cgroup that is recorded, from the hierarchy's root.
+    pub cgroup: Option<&'a str>,
     /// CPUs that run.
     pub cpus: &'a [u32],
 }
@@ -43,15 +50,39 @@ pub trait Source {
         let _ = context;
         Vec::new()
     }
+
+    /// Mappings that processes have made since, rows of kind `mapping`, for sources that probe files. Returns further
+    /// facts for the header.
+    fn mapped(&self, mappings: &Table, loaded: &mut Loaded) -> Vec<(String, String)> {
+        let _ = (mappings, loaded);
+        Vec::new()
+    }
+}
+
+/// A source that runs.
+pub struct Attached {
+    /// Its number.
+    pub id: Id,
+    /// What it can do.
+    pub source: Box<dyn Source>,
+    /// Its programs.
+    pub loaded: Loaded,
 }
 
 /// All sources, in the order in which they are attached: the sampler last, so that it does not see the attaching.
 pub fn all() -> Vec<Box<dyn Source>> {
-    vec![Box::new(sched::Sched), Box::new(block::Block), Box::new(profile::Profile)]
+    vec![
+        Box::new(sched::Sched),
+        Box::<offcpu::Offcpu>::default(),
+        Box::new(block::Block),
+        Box::new(malloc::Malloc::default()),
+        Box::new(kmem::Kmem),
+        Box::new(profile::Profile),
+    ]
 }
 
 /// Names of [`all`], for the command line.
-pub const NAMES: [&str; 3] = ["sched", "block", "profile"];
+pub const NAMES: [&str; 6] = ["sched", "offcpu", "block", "malloc", "kmem", "profile"];
 
 /// What is recorded when no source is asked for.
 pub const DEFAULT: [&str; 3] = ["sched", "block", "profile"];

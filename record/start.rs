@@ -10,21 +10,25 @@ use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
 use crate::args::{RecordArgs, Unwind};
-use crate::bpf::SharedMaps;
-use crate::build_id::BuildIds;
+use crate::batches::Batches;
+use crate::bpf::{self, SharedMaps};
 use crate::command::{self, Running};
 use crate::filter::Filter;
+use crate::hits::Hits;
 use crate::jit::Jit;
 use crate::layout::Config;
+use crate::modules::Modules;
 use crate::processes::Mapping;
 use crate::rings::Rings;
+use crate::seen::Shared;
 use crate::session::Session;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
-use crate::sources::{self, Context, Source};
+use crate::sources::{self, Attached, Context, Source};
 use crate::stats::{BpfTime, Losses};
 use crate::status::Status;
 use crate::unwind::Unwinding;
+use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
 use crate::{clock, kernel, limits};
 
@@ -41,7 +45,7 @@ fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
 /// Default size of a CPU's ring: 4 MiB, and on wide machines less, so that all together stay at 128 MiB.
 fn ring_bytes(args: &RecordArgs, cpus: usize) -> u32 {
     let default = ((128 << 20) / cpus.max(1) as u64).clamp(256 << 10, 4 << 20);
-    let bytes = args.ring_size.unwrap_or(default).clamp(4096, 1 << 30);
+    let bytes = args.ring_size.unwrap_or(default).clamp(16384, 1 << 30);
     // A power of two, and not more than was asked for.
     1 << bytes.ilog2()
 }
@@ -68,14 +72,22 @@ impl Session {
         let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
         let filter = Filter::new(&args)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
-        let mut config = Config { own_pid: std::process::id(), wake_bytes: ring_bytes / 4, ..Config::default() };
+        let mut config = Config {
+            own_pid: std::process::id(),
+            wake_bytes: ring_bytes / 4,
+            min_wait_ns: args.min_wait.as_nanos().try_into().context("--min-wait is 4 s at most")?,
+            exact_stacks: args.exact_stacks.into(),
+            waker_stacks: args.waker_stacks.into(),
+            ..Config::default()
+        };
         let mut unwinding = None;
         if let Unwind::Dwarf(bytes) = args.unwind {
             (config.unwind_bytes, config.copy_wake_bytes) = (bytes, copy_ring_bytes(cpus.len()) / 4);
             unwinding = Some(Unwinding::start()?);
         }
         filter.configure(&mut config);
-        let context = Context { btf: &btf, config, frequency: args.frequency, cpus: &cpus };
+        args.memory.configure(&mut config);
+        let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
 
         // Load everything; nothing runs yet.
         let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
@@ -90,42 +102,50 @@ impl Session {
                 Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
             }
         }
-        let rings = Rings::open(&shared, Arc::clone(&registry))?;
+        let mut rings = Rings::open(&shared, Arc::clone(&registry))?;
         let losses = Losses::new(MapHandle::try_from(shared.get("lost")?)?);
 
         // From here on what changes is seen; then what is there already is read. So nothing falls in between.
-        let sideband = match Sideband::open(&cpus) {
-            Ok(sideband) => Some(sideband),
-            Err(error) => {
-                status.say(&format!("mappings made from now on are not recorded: {error:#}"));
-                None
-            }
-        };
+        let seen = Shared::new();
+        match Sideband::open(&cpus) {
+            Ok(sideband) => seen.lock().sideband = Some(sideband),
+            Err(error) => status.say(&format!("mappings made from now on are not recorded: {error:#}")),
+        }
+        let watch = Watch::start(seen.clone())?;
         sources::task::attach(&mut tasks).context("the task programs")?;
-        let mut snapshot = Snapshot::new(Arc::clone(&registry));
+        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
         let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
         let (first, warnings) = snapshot.take(&iterator)?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
+
+        let modules = Modules::new();
+        let kallsyms = first.iter().find(|(block_type, _)| *block_type == BlockType::KernelSymbols);
+        items.extend(kallsyms.and_then(|(_, t)| kernel::hidden(t)).map(|by| ("kernel_symbols_hidden".into(), by)));
 
         let mut names = Vec::new();
         let mut attached = Vec::new();
         for (source, named, mut object) in loaded {
             match source.attach(&context, &mut object) {
                 Ok(()) => {
+                    if let Some(batches) = Batches::of(&object, &shared) {
+                        rings.add_batches(batches);
+                    }
                     items.extend(source.items(&context));
                     names.push(source.name());
-                    attached.push((id_of(source.name()), object));
+                    attached.push(Attached { id: id_of(source.name()), source, loaded: object });
                 }
                 Err(error) if named => return Err(error.context(format!("source {}", source.name()))),
                 Err(error) => status.say(&format!("source {} is left out: {error:#}", source.name())),
             }
         }
+        bpf::open_gate(&shared, true)?;
         if attached.is_empty() {
             bail!("no source can be recorded on this kernel");
         }
         items.push(("sources".into(), names.join(",")));
         items.push(("start_mono_ns".into(), clock::mono_ns().to_string()));
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
+        items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
@@ -133,7 +153,7 @@ impl Session {
         items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
-        let objects = attached.iter().map(|(id, l)| (*id, l.object())).chain([(Id::Task, tasks.object())]);
+        let objects = attached.iter().map(|a| (a.id, a.loaded.object())).chain([(Id::Task, tasks.object())]);
         let bpf_time = BpfTime::start(objects)?;
         let writer = Writer::start(Plan {
             path: args.output.clone(),
@@ -161,13 +181,15 @@ impl Session {
             tasks,
             sources: attached,
             rings,
-            sideband,
             unwinding,
             jit,
+            seen,
+            hits: Hits::default(),
+            modules,
+            watch,
             snapshot: Some(snapshot),
             rotation: None,
             iterator,
-            build_ids: BuildIds::default(),
             losses,
             bpf_time,
             left_out: [0; 16],

@@ -8,7 +8,7 @@ use bpfrec_format::{Source, Table, meta};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, libbpf_sys};
 
 /// Reasons that the BPF programs count, `REASONS` of config.bpf.h.
-const REASONS: u32 = 11;
+const REASONS: u32 = 14;
 /// Sources that they count for.
 const SOURCES: u32 = 16;
 
@@ -42,7 +42,7 @@ impl Losses {
         let now = crate::clock::mono_ns();
         let mut table = Table::new(&meta::kind(meta::LOSS));
         self.last.resize((SOURCES * REASONS) as usize, Vec::new());
-        for source in 0..=Source::Profile as u32 {
+        for source in 0..SOURCES {
             for reason in 1..REASONS {
                 let key = source * REASONS + reason;
                 let Some(cpus) = self.map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)? else { continue };
@@ -73,6 +73,32 @@ impl Losses {
         self.since_ns = now;
         Ok((table.rows() > 0).then_some(table))
     }
+}
+
+/// Stacks that `source` took, by space, from the counters of `bpf/recall.bpf.h`.
+pub fn stacks(map: &MapHandle, source: Source) -> Result<Table> {
+    let mut table = Table::new(&meta::kind(meta::STACK_STATS));
+    for space in [meta::space::KERNEL, meta::space::USER] {
+        let mut sums = [0u64; 5];
+        let cpus = map.lookup_percpu(&(space as u32).to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+        for counts in &cpus {
+            for (sum, bytes) in sums.iter_mut().zip(counts.as_chunks().0) {
+                *sum += u64::from_ne_bytes(*bytes);
+            }
+        }
+        let [walked, remembered, checked, wrong, failed] = sums;
+        table.push(&[
+            crate::clock::mono_ns().into(),
+            (source as u64).into(),
+            space.into(),
+            walked.into(),
+            remembered.into(),
+            checked.into(),
+            wrong.into(),
+            failed.into(),
+        ]);
+    }
+    Ok(table)
 }
 
 /// Run time of the BPF programs. The kernel counts it only when asked and then pays some 20 ns a run, so it is asked

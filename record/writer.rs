@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use bpfrec_format::writer::Chunk;
-use bpfrec_format::{BlockType, EndReason, Registry, Table};
+use bpfrec_format::{Block, BlockType, EndReason, Registry, Table};
 
 use crate::segments::{QUEUE, Segments};
 use crate::snapshot::Tables;
@@ -20,6 +20,8 @@ pub enum Message {
     Chunk(Chunk),
     /// Tables for blocks of one type.
     Tables(BlockType, Vec<Table>),
+    /// A block that is ready.
+    Block(Block),
     /// Totals.
     Checkpoint(Vec<Table>),
     /// A new segment begins with these tables.

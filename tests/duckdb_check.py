@@ -77,6 +77,28 @@ if answer:
     sql = "SELECT device_ns AS ns FROM block_io WHERE device_ns IS NOT NULL AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)"
     check("biolatency", histogram(sql) == buckets(answer), f"{histogram(sql)} {buckets(answer)}")
 
+# Time on and off the CPU, from the raw switches.
+raw = """
+  WITH e AS (
+    SELECT ts_mono, prev_tid AS tid, prev_pid AS pid, 'out' AS what, prev_state & 128 <> 0 AS ended FROM sched_switch
+    UNION ALL SELECT ts_mono, next_tid, next_pid, 'in', false FROM sched_switch),
+  o AS (SELECT *, lag(what) OVER w AS before, lag(ended) OVER w AS gone, lag(ts_mono) OVER w AS since FROM e WHERE tid <> 0
+        WINDOW w AS (PARTITION BY tid ORDER BY ts_mono, CASE what WHEN 'in' THEN 1 ELSE 0 END))
+  SELECT ts_mono - since AS ns FROM o WHERE what = '{}' AND before = '{}' AND NOT gone
+  AND pid IS DISTINCT FROM (SELECT recorder_pid FROM trace)"""
+for flags, ends in ((), ("out", "in")), (("-O",), ("in", "out")):
+    answer = report("cpudist", *flags)
+    if answer and not db.execute("SELECT count(*) FROM loss").fetchall()[0][0] and not answer["unpaired"]["lost"]:
+        counted = histogram(raw.format(*ends))
+        check(f"cpudist {flags}", counted == buckets(answer), f"{counted} {buckets(answer)}")
+answer = report("offcputime")
+if answer:
+    sql = """
+      SELECT sum(CASE o.kind WHEN 'short' THEN wait_ns ELSE o.ts_mono - greatest(o.ts_mono - wait_ns, start_mono_ns) END), sum(count)
+      FROM offcpu o, trace WHERE pid IS DISTINCT FROM recorder_pid"""
+    ns, waits = db.execute(sql).fetchall()[0]
+    check("offcputime", [ns, waits] == [answer["total"]["ns"], answer["total"]["waits"]], f"{ns} ns, {waits} waits")
+
 # The questions of README.
 questions = re.findall(r"```sql\n(.*?)```", open(readme).read(), re.S)
 check("README has five questions", len(questions) == 5, str(len(questions)))

@@ -8,7 +8,7 @@ use std::process::Command;
 const TRACES: [&str; 5] =
     ["burn-5.10.bpr", "killed-6.18.bpr", "mixed-6.18.bpr", "null-blk-6.1.bpr", "segments-6.1.bpr"];
 
-const REPORTS: [&str; 22] = [
+const REPORTS: [&str; 32] = [
     "summary",
     "runqlat",
     "runqlat -m",
@@ -31,6 +31,16 @@ const REPORTS: [&str; 22] = [
     "profile -K --top 3",
     "profile -f -U",
     "profile -f --from 100ms --to 300ms",
+    "offcputime --top 5",
+    "wakeups --top 5",
+    "wakeups -f --from 100ms --to 200ms",
+    "cpudist",
+    "cpudist -m",
+    "cpudist -P --from 200ms --to 400ms",
+    "cpudist -O",
+    "cpudist -O --per-cgroup",
+    "cpudist -O -L --pid 1",
+    "cpudist --pidnss --cgroup /",
 ];
 
 fn testdata() -> PathBuf {

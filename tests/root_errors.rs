@@ -59,6 +59,40 @@ fn root_without_root_it_says_so() {
 }
 
 #[test]
+fn root_without_the_capabilities_it_says_so() {
+    let Some(_alone) = alone_as_root("no capabilities") else { return };
+    let scratch = Scratch::new();
+    for without in ["-bpf,-sys_admin", "-perfmon,-sys_admin"] {
+        let trace = scratch.path("t.bpr");
+        let output = Command::new("setpriv")
+            .args([&format!("--bounding-set={without}"), &format!("--inh-caps={without}"), BPFREC])
+            .args(["record", "-q", "-d", "1s", "-o"])
+            .arg(&trace)
+            .output()
+            .unwrap();
+        assert_one_sentence(&output, 1, "cap_");
+        assert!(!trace.exists(), "an empty trace was left behind without {without}");
+    }
+}
+
+#[test]
+fn root_a_kernel_without_type_information_is_said() {
+    let Some(_alone) = alone_as_root("no BTF") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    // Hidden in a mount namespace of its own: libbpf looks there, and then for images of the kernel below these folders.
+    let hide = "for d in /sys/kernel/btf /boot /lib/modules /usr/lib/debug; do
+                  if [ -d $d ]; then mount -t tmpfs none $d; fi; done; exec \"$@\"";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-euc", hide, "sh", BPFREC, "record", "-q", "-d", "1s", "-o"])
+        .arg(&trace)
+        .output()
+        .unwrap();
+    assert_one_sentence(&output, 1, "btf");
+    assert!(!trace.exists(), "an empty trace was left behind");
+}
+
+#[test]
 fn root_a_read_only_folder_is_named() {
     let Some(_alone) = alone_as_root("read-only folder") else { return };
     let scratch = Scratch::new();

@@ -16,7 +16,7 @@ fn root_sleeper_is_switched_and_waits_a_hundred_times() {
     assert_no_loss(&trace);
 
     let (waits, _) = totals(&report("runqlat", &trace, &["--pid", &pid.to_string()]));
-    assert!((100..=130).contains(&waits), "{waits} waits of a program that slept a hundred times");
+    assert_between("waits of a program that slept a hundred times", waits as f64, 100.0, 1.0 - MISSED, 1.3);
 
     let mut sleeps = 0;
     let mut named = false;
@@ -62,7 +62,7 @@ fn root_two_busy_processes_on_one_cpu_wait_for_each_other() {
     for (_, pid, wall, cpu) in players(&out) {
         let (waits, sum) = totals(&report("runqlat", &trace, &["--pid", &pid.to_string()]));
         assert!(waits > 10, "{waits} waits");
-        assert_near("time waited for the CPU, ns", sum as f64, wall - cpu, 0.1);
+        assert_between("time waited for the CPU, ns", sum as f64, wall - cpu, 1.0 - MISSED, 1.1);
     }
 }
 
@@ -77,7 +77,7 @@ fn root_a_sleeper_beside_a_busy_process_waits_as_long_as_it_says() {
     let players = players(&out);
     let (_, busy, wall, cpu) = &players[if players[0].0 == "busy" { 0 } else { 1 }];
     let (_, sum) = totals(&report("runqlat", &trace, &["--pid", &busy.to_string()]));
-    assert_near("time the busy one waited, ns", sum as f64, wall - cpu, 0.1);
+    assert_between("time the busy one waited, ns", sum as f64, wall - cpu, 1.0 - MISSED, 1.1);
 
     // Per thread: the sleepy one wakes up every 6 ms of its own time and waits each time.
     let (_, sleepy, ..) = &players[if players[0].0 == "busy" { 1 } else { 0 }];
@@ -101,6 +101,6 @@ fn root_only_the_chosen_pid_is_recorded() {
             if event["pid"] == pid { mine += 1 } else { foreign += 1 }
         }
     });
-    assert!((80..=200).contains(&mine), "{mine} wakeups in two seconds and a bit of 20 ms sleeps");
+    assert!((70..=200).contains(&mine), "{mine} wakeups in two seconds and a bit of 20 ms sleeps");
     assert_eq!(foreign, 0, "wakeups of other processes are in the trace");
 }

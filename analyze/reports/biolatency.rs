@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use bpfrec_format::Source;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Context, Flag, Flags, Report, ReportKind};
-use crate::block_io::{Io, flags_and_operation};
+use crate::block_io::{HalfIo, Io, flags_and_operation};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::histogram::{Histogram, Unit};
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
+use crate::sched::{Unpaired, Why};
 use crate::slab::Slab;
 use crate::text::plain;
 
@@ -26,7 +27,7 @@ pub const KIND: ReportKind = ReportKind {
         Flag::new(Some('Q'), "queued", "Include the time queued in the kernel"),
         Flag::new(Some('D'), "disks", "A histogram per disk"),
         Flag::new(Some('F'), "flags", "A histogram per set of I/O flags"),
-        Flag::new(Some('e'), "extension", "Also average, total and count"),
+        Flag::new(Some('e'), "extension", "Also average, total and count, and how many were issued and did not end"),
         Flag::new(None, "per-cgroup", "A histogram per cgroup"),
         Flag::new(None, "per-process", "A histogram per process that issued"),
         Flag { short: Some('d'), long: "disk", value: Some("DISK"), help: "Only this disk, by name or MAJOR:MINOR" },
@@ -51,9 +52,37 @@ pub struct Biolatency {
     extension: bool,
     per: [bool; 4],
     disk: Option<String>,
-    /// The name is that of the process.
-    /// With the last issue, for the name that the process had then.
-    groups: BTreeMap<Key, (u64, Histogram)>,
+    groups: BTreeMap<Key, Group>,
+    unpaired: Unpaired,
+}
+
+/// What is said of one group.
+#[derive(Default)]
+struct Group {
+    /// The last issue, for the name that the process had then.
+    last_ns: u64,
+    histogram: Histogram,
+    /// Requests that were given to a device.
+    issued: u64,
+    unpaired: Unpaired,
+}
+
+/// Calls `each` for the I/O in a part of which one half lies outside, or is nowhere.
+fn half_ios(filter: &Filter, slab: &Slab, mut each: impl FnMut(&HalfIo)) {
+    slab.half_ios.iter().filter(|h| filter.takes(h.ts_ns, h.pid, h.cgroup_id)).for_each(&mut each);
+    for io in &slab.ios {
+        let begin_ns = io.insert_ns.unwrap_or(io.issue_ns);
+        if filter.cuts(begin_ns, io.complete_ns, io.pid, io.cgroup_id) {
+            let issue_ns = Some(io.issue_ns);
+            let Io { dev, cmd_flags, pid, cgroup_id, .. } = *io;
+            each(&HalfIo { ts_ns: begin_ns, issue_ns, dev, cmd_flags, pid, cgroup_id, why: Why::Open });
+        }
+    }
+}
+
+/// Counts them.
+pub(super) fn count_half_ios(filter: &Filter, slab: &Slab, unpaired: &mut Unpaired) {
+    half_ios(filter, slab, |half| unpaired.add(half.why));
 }
 
 impl Biolatency {
@@ -66,22 +95,24 @@ impl Biolatency {
             per: ["disks", "flags", "per-cgroup", "per-process"].map(|flag| flags.has(flag)),
             disk: flags.value("disk").map(Into::into),
             groups: BTreeMap::new(),
+            unpaired: Unpaired::default(),
         }
     }
 
-    fn key(&self, io: &Io) -> Key {
-        let [disk, flags, cgroup, process] = self.per;
-        Key {
-            dev: disk.then_some(io.dev),
-            cmd_flags: flags.then_some(io.cmd_flags),
-            cgroup_id: cgroup.then_some(io.cgroup_id),
-            pid: process.then_some(io.pid),
+    /// The group of an I/O; `None` when its disk was not asked for.
+    fn group(&mut self, meta: &Meta, dev: u32, cmd_flags: u32, cgroup_id: u64, pid: u32) -> Option<&mut Group> {
+        let numbers = || format!("{}:{}", dev >> 20, dev & 0xf_ffff);
+        if self.disk.as_ref().is_some_and(|disk| *disk != meta.disk(dev) && *disk != numbers()) {
+            return None;
         }
-    }
-
-    fn is_of_disk(&self, meta: &Meta, io: &Io) -> bool {
-        let numbers = || format!("{}:{}", io.dev >> 20, io.dev & 0xf_ffff);
-        self.disk.as_ref().is_none_or(|disk| *disk == meta.disk(io.dev) || *disk == numbers())
+        let [by_disk, by_flags, by_cgroup, by_process] = self.per;
+        let key = Key {
+            dev: by_disk.then_some(dev),
+            cmd_flags: by_flags.then_some(cmd_flags),
+            cgroup_id: by_cgroup.then_some(cgroup_id),
+            pid: by_process.then_some(pid),
+        };
+        Some(self.groups.entry(key).or_default())
     }
 }
 
@@ -91,14 +122,35 @@ impl Visitor for Biolatency {
     }
 
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
-        for io in slab.ios.iter().filter(|io| self.filter.takes(io.complete_ns, io.pid, io.cgroup_id)) {
-            if !self.is_of_disk(meta, io) {
-                continue;
+        let filter = self.filter.clone();
+        let (unit, queued) = (self.unit, self.queued);
+        for io in &slab.ios {
+            let done = filter.takes(io.complete_ns, io.pid, io.cgroup_id);
+            let issued = filter.takes(io.issue_ns, io.pid, io.cgroup_id);
+            if (done || issued)
+                && let Some(group) = self.group(meta, io.dev, io.cmd_flags, io.cgroup_id, io.pid)
+            {
+                group.last_ns = io.issue_ns;
+                group.issued += u64::from(issued);
+                if done {
+                    group.histogram.add(if queued { io.total_ns() } else { io.device_ns() }, unit);
+                }
             }
-            let (key, ns) = (self.key(io), if self.queued { io.total_ns() } else { io.device_ns() });
-            let (last_ns, histogram) = self.groups.entry(key).or_default();
-            *last_ns = io.issue_ns;
-            histogram.add(ns, self.unit);
+        }
+        half_ios(&filter, slab, |half| {
+            if let Some(group) = self.group(meta, half.dev, half.cmd_flags, half.cgroup_id, half.pid) {
+                group.last_ns = group.last_ns.max(half.ts_ns);
+                group.unpaired.add(half.why);
+                self.unpaired.add(half.why);
+            }
+        });
+        for half in &slab.half_ios {
+            if let Some(issue_ns) = half.issue_ns
+                && filter.takes(issue_ns, half.pid, half.cgroup_id)
+                && let Some(group) = self.group(meta, half.dev, half.cmd_flags, half.cgroup_id, half.pid)
+            {
+                group.issued += 1;
+            }
         }
         Ok(())
     }
@@ -106,7 +158,8 @@ impl Visitor for Biolatency {
 
 impl Report for Biolatency {
     fn text(&self, context: &Context<'_>, out: &mut String) {
-        for (key, (last_ns, histogram)) in &self.groups {
+        for (key, group) in &self.groups {
+            let histogram = &group.histogram;
             if let Some(dev) = key.dev {
                 let _ = write!(out, "\ndisk = {}\t", plain(&context.meta.disk(dev)));
             }
@@ -117,7 +170,7 @@ impl Report for Biolatency {
                 let _ = write!(out, "\ncgroup = {}", plain(&context.meta.cgroups.path(id)));
             }
             if let Some(pid) = key.pid {
-                let _ = write!(out, "\npid = {pid} {}", plain(context.meta.tasks.comm(pid, *last_ns)));
+                let _ = write!(out, "\npid = {pid} {}", plain(context.meta.tasks.comm(pid, group.last_ns)));
             }
             if self.per.contains(&true) {
                 out.push('\n');
@@ -128,6 +181,16 @@ impl Report for Biolatency {
                 let (total, count, unit) = (histogram.sum_ns / scale, histogram.count, self.unit.name());
                 let average = total / count.max(1);
                 let _ = writeln!(out, "\navg = {average} {unit}, total: {total} {unit}, count: {count}");
+            }
+            if self.extension || self.per.contains(&true) && group.unpaired.any() {
+                let Group { issued, unpaired: Unpaired { no_start, open, lost }, .. } = group;
+                let _ = write!(out, "\nissued: {issued}, completed: {}, did not end: {open}", histogram.count);
+                for (n, what) in [(no_start, "began before"), (lost, "across a loss")] {
+                    if *n > 0 {
+                        let _ = write!(out, ", {what}: {n}");
+                    }
+                }
+                out.push('\n');
             }
         }
     }
@@ -145,13 +208,19 @@ impl Report for Biolatency {
             Value::Object(map)
         };
         // Without any grouping there is always one histogram, be it empty.
-        let empty = Histogram::default();
+        let empty = Group::default();
         let none = (self.groups.is_empty() && !self.per.contains(&true)).then(|| (Value::Object(Map::new()), &empty));
-        let groups = self.groups.iter().map(|(k, (last_ns, histogram))| (key(k, *last_ns), histogram));
-        super::histograms_json(self.unit, groups.chain(none), &context.reading.unpaired_ios)
+        let groups: Vec<_> = self.groups.iter().map(|(k, g)| (key(k, g.last_ns), g)).chain(none).collect();
+        let histograms = groups.iter().map(|(key, group)| (key.clone(), &group.histogram));
+        let mut all = super::histograms_json(self.unit, histograms, &self.unpaired);
+        for (i, (_, group)) in groups.iter().enumerate() {
+            all["groups"][i]["issued"] = json!(group.issued);
+            all["groups"][i]["unpaired"] = super::unpaired_json(&group.unpaired);
+        }
+        all
     }
 
-    fn notes(&self, context: &Context<'_>) -> Vec<String> {
-        super::unpaired_note("I/O", &context.reading.unpaired_ios).into_iter().collect()
+    fn notes(&self, _: &Context<'_>) -> Vec<String> {
+        super::unpaired_note("I/O", &self.unpaired).into_iter().collect()
     }
 }

@@ -6,7 +6,9 @@ use bpfrec_format::Source;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
+use super::biolatency::count_half_ios;
 use super::profile::Profile;
+use super::runqlat::count_half_waits;
 use super::{Context, Flag, Flags, Report, ReportKind};
 use crate::cut;
 use crate::error::{Error, Result};
@@ -14,7 +16,9 @@ use crate::filter::Filter;
 use crate::histogram::Quantiles;
 use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
+use crate::sched::Unpaired;
 use crate::slab::Slab;
+use crate::symbols::coverage::{Coverage, Share, Whose};
 use crate::tables::meta::source_name;
 use crate::text::{self, count, duration, percent, plain};
 
@@ -22,12 +26,15 @@ use crate::text::{self, count, duration, percent, plain};
 pub const KIND: ReportKind = ReportKind {
     name: "summary",
     about: "What was recorded, lost and spent; the busiest processes and containers; latency quantiles",
-    sources: &[Source::Task, Source::Sched, Source::Block, Source::Profile],
+    sources: Source::ALL,
     flags: &[Flag { short: None, long: "top", value: Some("N"), help: "Processes and containers to name (10)" }],
     new: |flags, filter| Ok(Box::new(Summary::new(flags, filter)?)),
 };
 
 const SHARES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// Binaries whose frames are told of.
+const BINARIES: usize = 5;
 
 /// Gathers a little of everything.
 pub struct Summary {
@@ -41,6 +48,8 @@ pub struct Summary {
     seen_ns: FxHashMap<u64, u64>,
     samples: [FxHashMap<u64, u64>; 2],
     profile: Profile,
+    unpaired_waits: Unpaired,
+    unpaired_ios: Unpaired,
 }
 
 impl Summary {
@@ -56,6 +65,8 @@ impl Summary {
             seen_ns: FxHashMap::default(),
             samples: Default::default(),
             profile: Profile::new(&Flags::default(), filter)?,
+            unpaired_waits: Unpaired::default(),
+            unpaired_ios: Unpaired::default(),
         })
     }
 
@@ -103,6 +114,8 @@ impl Visitor for Summary {
 
     fn slab(&mut self, meta: &Meta, slab: &Slab) -> Result<()> {
         let f = &self.filter;
+        count_half_waits(f, slab, &mut self.unpaired_waits);
+        count_half_ios(f, slab, &mut self.unpaired_ios);
         slab.waits.iter().filter(|w| f.takes(w.ts_ns, w.pid, w.cgroup_id)).for_each(|w| self.waits.add(w.dur_ns));
         slab.ios
             .iter()
@@ -180,9 +193,15 @@ impl Report for Summary {
             percent(r.cpu_ns + bpf, capacity),
             text::bytes(r.max_rss_bytes)
         );
-        let (named, frames) = self.profile.named(context);
-        if frames > 0 {
-            let _ = writeln!(out, "symbols   {:.1} % of frames in samples named", percent(named, frames));
+        let coverage = self.profile.coverage(context);
+        if coverage.all.frames > 0 {
+            let named = percent(coverage.all.named, coverage.all.frames);
+            let _ = writeln!(out, "symbols   {named:.1} % of frames in samples named");
+            for (whose, share) in coverage.sorted().into_iter().take(BINARIES) {
+                let name = plain(Coverage::name(context.symbols(), whose));
+                let _ =
+                    writeln!(out, "{:>13}{:>8.1} %  {name}", count(share.frames), percent(share.named, share.frames));
+            }
         }
 
         let by = if self.cpu_ns[0].is_empty() { "by samples" } else { "by switches" };
@@ -231,7 +250,17 @@ impl Report for Summary {
             })
         };
         let source = |(source, s): (&u16, &crate::meta::SourceStats)| json!({"name": source_name(*source), "kept": s.kept, "lost": s.lost, "bpf_ns": s.bpf_ns});
-        let (named, frames) = self.profile.named(context);
+        let coverage = self.profile.coverage(context);
+        let binary = |(whose, share): (Whose, Share)| {
+            let (symbols, mut all) = (context.symbols(), json!({}));
+            all["binary"] = Coverage::name(symbols, whose).into();
+            if let Whose::Binary(hit) = whose {
+                all["build_id"] = symbols.binaries[hit as usize].build_id.as_str().into();
+                all["help"] = symbols.binaries[hit as usize].help.clone().into();
+            }
+            (all["frames"], all["frames_named"]) = (share.frames.into(), share.named.into());
+            all
+        };
         json!({
             "host": meta.item("host"),
             "kernel": meta.item("kernel"),
@@ -248,16 +277,16 @@ impl Report for Summary {
             "cgroups": self.busiest(context, 1).into_iter().map(cgroup).collect::<Vec<_>>(),
             "runqlat": quantiles(&self.waits),
             "biolatency": quantiles(&self.ios),
-            "frames": frames,
-            "frames_named": named,
+            "frames": coverage.all.frames,
+            "frames_named": coverage.all.named,
+            "binaries": coverage.sorted().into_iter().map(binary).collect::<Vec<_>>(),
         })
     }
 
     fn notes(&self, context: &Context<'_>) -> Vec<String> {
-        let reading = context.reading;
-        let waits = super::unpaired_note("waits", &reading.unpaired_waits);
-        let ios = super::unpaired_note("I/O", &reading.unpaired_ios);
-        let damage = &reading.damage;
+        let waits = super::unpaired_note("waits", &self.unpaired_waits);
+        let ios = super::unpaired_note("I/O", &self.unpaired_ios);
+        let damage = &context.reading.damage;
         let unknown = (damage.unknown_rows + damage.unknown_blocks > 0).then(|| {
             let (rows, blocks) = (count(damage.unknown_rows), count(damage.unknown_blocks));
             format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")
@@ -265,7 +294,11 @@ impl Report for Summary {
         let places = damage.places.iter().map(|place| plain(place).into_owned());
         let cut = cut::note(context.meta, &self.profile.cut(context));
         let compiled = compiled_note(context.meta);
-        waits.into_iter().chain(ios).chain(cut).chain(compiled).chain(unknown).chain(places).collect()
+        let symbols = context.symbols();
+        let help = self.profile.coverage(context).help(symbols, BINARIES);
+        let names = help.iter().chain(&symbols.notes).map(|note| plain(note).into_owned());
+        let stacks = cut.into_iter().chain(compiled);
+        waits.into_iter().chain(ios).chain(stacks).chain(unknown).chain(places).chain(names).collect()
     }
 }
 
@@ -290,10 +323,10 @@ fn compiled_note(meta: &Meta) -> Option<String> {
 fn cgroup_name(meta: &Meta, id: u64) -> String {
     let path = meta.cgroups.path(id);
     let names = meta.cgroups.get(id).map(|c| &c.names);
-    match names.and_then(|n| n.runtime.zip(n.container_id.as_ref())) {
+    match names.and_then(|n| n.runtime.as_ref().zip(n.container_id.as_ref())) {
         Some((runtime, container)) => {
             let short: String = container.chars().take(12).collect();
-            format!("{runtime} {} {}", plain(&short), plain(&path))
+            format!("{} {} {}", plain(runtime), plain(&short), plain(&path))
         }
         None => plain(&path).into_owned(),
     }

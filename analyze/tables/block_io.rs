@@ -1,4 +1,5 @@
-//! `block_io`: one row a request. Rows are in the order of completion; `ts` is the issue.
+//! `block_io`: one row a request. Rows are in the order of completion, as a request may take as long as it likes; `ts` is
+//! the issue.
 
 use super::{EventsTable, columns};
 use crate::block_io::{flags, operation};
@@ -17,8 +18,9 @@ impl IoTable {
         let columns = columns(&[
             ("ts", Type::BigInt),
             ("ts_mono", Type::BigInt),
+            ("end_mono", Type::BigInt),
             ("cpu", Type::Int),
-            ("dev", Type::Int),
+            ("dev", Type::BigInt),
             ("disk", Type::Text),
             ("sector", Type::BigInt),
             ("bytes", Type::BigInt),
@@ -32,7 +34,7 @@ impl IoTable {
             ("device_ns", Type::BigInt),
             ("error", Type::Int),
         ]);
-        Ok(IoTable(TableFile::new(output, "block_io", &columns, false)?))
+        Ok(IoTable(TableFile::ordered(output, "block_io", &columns, &["end_mono", "cpu"])?))
     }
 }
 
@@ -49,8 +51,9 @@ impl Visitor for IoTable {
         self.0.write(vec![
             parquet::big_ints(io.iter().map(|io| meta.clock.unix_ns(io.issue_ns))),
             parquet::big_ints(io.iter().map(|io| io.issue_ns as i64)),
+            parquet::big_ints(io.iter().map(|io| io.complete_ns as i64)),
             parquet::ints(io.iter().map(|io| io.cpu as i32)),
-            parquet::ints(io.iter().map(|io| io.dev as i32)),
+            parquet::big_ints(io.iter().map(|io| io.dev.into())),
             parquet::texts(io.iter().map(|io| meta.disk(io.dev))),
             parquet::big_ints(io.iter().map(|io| io.sector as i64)),
             parquet::big_ints(io.iter().map(|io| io.bytes.into())),

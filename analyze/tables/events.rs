@@ -17,7 +17,7 @@ use crate::symbols::Symbols;
 use crate::view::Ints;
 
 /// Columns that every kind has, whatever its fields are called.
-const COMMON: [&str; 3] = ["ts", "ts_mono", "cpu"];
+const COMMON: [&str; 5] = ["ts", "ts_mono", "cpu", "host_id", "trace_id"];
 
 /// Kinds of events that the trace may hold, but for those that describe tasks and cgroups.
 pub fn kinds_of(trace: &Trace, meta: &Meta) -> Vec<Arc<Kind>> {
@@ -116,7 +116,7 @@ pub(super) fn rows(meta: &Meta, symbols: &Symbols, table: &EventTable) -> Result
     let mut arrays = vec![
         parquet::big_ints(table.ts.iter().map(|ts| meta.clock.unix_ns(*ts))),
         parquet::big_ints(table.ts.iter().map(|ts| *ts as i64)),
-        parquet::ints(table.cpu.iter().map(|cpu| *cpu as i32)),
+        parquet::some_ints(table.cpu.iter().map(|cpu| (*cpu != u32::MAX).then_some(*cpu as i32))),
     ];
     for (i, field) in fields(&table.kind) {
         let column = table.columns.get(i);

@@ -14,6 +14,9 @@ use crate::pipeline::Reading;
 use crate::slab::EventTable;
 use crate::symbols::Symbols;
 
+/// Version of all tables. Columns are only ever added; what changes their meaning raises it.
+const SCHEMA_VERSION: i32 = 1;
+
 /// Names of these tables.
 pub const NAMES: [&str; 6] = ["task", "cgroup", "mapping", "clock", "loss", "trace"];
 
@@ -23,7 +26,7 @@ pub fn write(meta: &Meta, reading: &Reading, symbols: &Symbols, output: &dyn Out
     cgroups(meta, output)?;
     mappings(meta, output)?;
     clocks(meta, output)?;
-    losses(meta, output)?;
+    losses(meta, reading, output)?;
     trace(meta, reading, output)?;
     for (kind, tables) in side_kinds(meta) {
         side_events(meta, symbols, kind, tables, output)?;
@@ -52,7 +55,7 @@ fn tasks(meta: &Meta, output: &dyn Output) -> Result<()> {
         ("end_ts", Type::BigInt),
         ("cgroup_id", Type::BigInt),
     ]);
-    let mut file = TableFile::new(output, "task", &columns, false)?;
+    let mut file = TableFile::ordered(output, "task", &columns, &["task_id"])?;
     let t = meta.tasks.all();
     file.write(vec![
         parquet::big_ints(0..t.len() as i64),
@@ -82,13 +85,13 @@ fn cgroups(meta: &Meta, output: &dyn Output) -> Result<()> {
         ("first_ts", Type::BigInt),
         ("last_ts", Type::BigInt),
     ]);
-    let mut file = TableFile::new(output, "cgroup", &columns, false)?;
+    let mut file = TableFile::ordered(output, "cgroup", &columns, &["cgroup_id"])?;
     let c = meta.cgroups.sorted();
     let text = |t: &Option<String>| t.clone().unwrap_or_default();
     file.write(vec![
         parquet::big_ints(c.iter().map(|(id, _)| *id as i64)),
         parquet::some_texts(c.iter().map(|(_, c)| &c.path)),
-        parquet::some_texts(c.iter().map(|(_, c)| c.names.runtime.unwrap_or_default())),
+        parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.runtime))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.container_id))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.pod_uid))),
         parquet::some_texts(c.iter().map(|(_, c)| text(&c.names.unit))),
@@ -101,6 +104,7 @@ fn cgroups(meta: &Meta, output: &dyn Output) -> Result<()> {
 fn mappings(meta: &Meta, output: &dyn Output) -> Result<()> {
     let columns = columns(&[
         ("ts", Type::BigInt),
+        ("ts_mono", Type::BigInt),
         ("pid", Type::BigInt),
         ("start_addr", Type::BigInt),
         ("len_bytes", Type::BigInt),
@@ -110,11 +114,12 @@ fn mappings(meta: &Meta, output: &dyn Output) -> Result<()> {
         ("inode", Type::BigInt),
         ("dev", Type::Text),
     ]);
-    let mut file = TableFile::new(output, "mapping", &columns, false)?;
+    let mut file = TableFile::ordered(output, "mapping", &columns, &["pid", "ts_mono"])?;
     for m in meta.mappings.rows.chunks(1 << 16) {
         let of = |m: &crate::mappings::Mapping| &meta.mappings.files[m.file as usize];
         file.write(vec![
             parquet::big_ints(m.iter().map(|m| meta.clock.unix_ns(m.ts_ns))),
+            parquet::big_ints(m.iter().map(|m| m.ts_ns as i64)),
             parquet::big_ints(m.iter().map(|m| m.pid.into())),
             parquet::big_ints(m.iter().map(|m| m.start as i64)),
             parquet::big_ints(m.iter().map(|m| m.len as i64)),
@@ -130,7 +135,7 @@ fn mappings(meta: &Meta, output: &dyn Output) -> Result<()> {
 
 fn clocks(meta: &Meta, output: &dyn Output) -> Result<()> {
     let columns = columns(&[("mono_ns", Type::BigInt), ("boot_ns", Type::BigInt), ("realtime_ns", Type::BigInt)]);
-    let mut file = TableFile::new(output, "clock", &columns, false)?;
+    let mut file = TableFile::ordered(output, "clock", &columns, &["mono_ns"])?;
     let c = &meta.clock.rows;
     file.write(vec![
         parquet::big_ints(c.iter().map(|c| c.0 as i64)),
@@ -140,24 +145,69 @@ fn clocks(meta: &Meta, output: &dyn Output) -> Result<()> {
     file.finish()
 }
 
-fn losses(meta: &Meta, output: &dyn Output) -> Result<()> {
+/// A row of `loss`.
+struct LossRow {
+    source: Option<String>,
+    cpu: Option<i32>,
+    from_ns: u64,
+    to_ns: u64,
+    events: u64,
+    blocks: u64,
+    incomplete: u64,
+    reason: &'static str,
+}
+
+fn losses(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
     let columns = columns(&[
         ("source", Type::Text),
         ("cpu", Type::Int),
         ("ts_from", Type::BigInt),
         ("ts_to", Type::BigInt),
-        ("lost", Type::BigInt),
+        ("from_mono", Type::BigInt),
+        ("to_mono", Type::BigInt),
+        ("events_lost", Type::BigInt),
+        ("blocks_lost", Type::BigInt),
+        ("incomplete", Type::BigInt),
         ("reason", Type::Text),
     ]);
-    let mut file = TableFile::new(output, "loss", &columns, false)?;
-    let l = &meta.losses.rows;
+    let told = meta.losses.rows.iter().map(|l| {
+        let (events, incomplete) = if l.is_of_events() { (l.lost, 0) } else { (0, l.lost) };
+        LossRow {
+            source: Some(source_name(l.source)),
+            cpu: (l.cpu != u32::MAX).then_some(l.cpu as i32),
+            from_ns: l.from_ns,
+            to_ns: l.to_ns,
+            events,
+            blocks: 0,
+            incomplete,
+            reason: reason::text(l.reason),
+        }
+    });
+    let found = reading.damage.lost.iter().map(|l| LossRow {
+        source: None,
+        cpu: l.cpu.map(|cpu| cpu as i32),
+        from_ns: l.from_ns.max(meta.first_ns),
+        to_ns: l.to_ns.min(meta.end_ns),
+        events: l.events,
+        blocks: l.blocks,
+        incomplete: 0,
+        reason: if l.events > 0 { reason::text(reason::DAMAGED) } else { "block missing" },
+    });
+    let mut rows: Vec<LossRow> = told.chain(found).collect();
+    rows.sort_by_key(|l| l.from_ns);
+    let mut file = TableFile::ordered(output, "loss", &columns, &["from_mono"])?;
+    let l = &rows;
     file.write(vec![
-        parquet::texts(l.iter().map(|l| source_name(l.source))),
-        parquet::ints(l.iter().map(|l| l.cpu as i32)),
+        parquet::some_texts(l.iter().map(|l| l.source.as_deref().unwrap_or_default())),
+        parquet::some_ints(l.iter().map(|l| l.cpu)),
         parquet::big_ints(l.iter().map(|l| meta.clock.unix_ns(l.from_ns))),
         parquet::big_ints(l.iter().map(|l| meta.clock.unix_ns(l.to_ns))),
-        parquet::big_ints(l.iter().map(|l| l.lost as i64)),
-        parquet::texts(l.iter().map(|l| reason::text(l.reason))),
+        parquet::big_ints(l.iter().map(|l| l.from_ns as i64)),
+        parquet::big_ints(l.iter().map(|l| l.to_ns as i64)),
+        parquet::big_ints(l.iter().map(|l| l.events as i64)),
+        parquet::big_ints(l.iter().map(|l| l.blocks as i64)),
+        parquet::big_ints(l.iter().map(|l| l.incomplete as i64)),
+        parquet::texts(l.iter().map(|l| l.reason)),
     ])?;
     file.finish()
 }
@@ -170,7 +220,7 @@ pub(crate) fn source_name(source: u16) -> String {
 
 fn trace(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
     let columns = columns(&[
-        ("trace_id", Type::Text),
+        ("schema_version", Type::Int),
         ("host", Type::Text),
         ("kernel", Type::Text),
         ("arch", Type::Text),
@@ -192,7 +242,7 @@ fn trace(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
         (meta.losses.all() + reading.damage.events, meta.events - reading.damage.events.min(meta.events));
     let completeness = if events + lost == 0 { 1.0 } else { events as f64 / (events + lost) as f64 };
     file.write(vec![
-        parquet::texts(std::iter::once(format!("{:016x}", meta.trace_id))),
+        parquet::ints(std::iter::once(SCHEMA_VERSION)),
         parquet::some_texts(one(meta.item("host"))),
         parquet::some_texts(one(meta.item("kernel"))),
         parquet::some_texts(one(meta.item("arch"))),
@@ -217,8 +267,9 @@ fn side_events(meta: &Meta, symbols: &Symbols, kind: &Arc<Kind>, tables: &[Table
     let mut keys: Vec<(u64, u64, usize, usize)> = Vec::new();
     for (t, table) in tables.iter().enumerate() {
         let view = crate::view::View::new(kind, table);
-        let (ts, cpu) = (view.ints("ts_ns"), view.ints("cpu"));
-        keys.extend((0..table.rows()).map(|row| (ts.get(row), cpu.get(row), t, row)));
+        let (ts, cpu) = (view.ints("ts_ns"), kind.index_of("cpu").map(|_| view.ints("cpu")));
+        let cpu = |row| cpu.map_or(u64::from(u32::MAX), |cpu| cpu.get(row));
+        keys.extend((0..table.rows()).map(|row| (ts.get(row), cpu(row), t, row)));
     }
     keys.sort_unstable();
     for (i, column) in columns.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! `sched_slice`: who was on which CPU from when to when. Rows are ordered within some 100,000, not overall: a slice is
-//! known at its end only.
+//! `sched_slice`: who was on which CPU from when to when. Rows are in the order of the ends: a thread may be on its CPU from
+//! the begin of the trace to its end, and all that came after it would have to be held back.
 
 use super::{EventsTable, columns};
 use crate::error::Result;
@@ -17,6 +17,7 @@ impl SliceTable {
         let columns = columns(&[
             ("ts", Type::BigInt),
             ("ts_mono", Type::BigInt),
+            ("end_mono", Type::BigInt),
             ("dur_ns", Type::BigInt),
             ("cpu", Type::Int),
             ("tid", Type::BigInt),
@@ -27,7 +28,7 @@ impl SliceTable {
             ("preempted", Type::Int),
             ("runq_ns", Type::BigInt),
         ]);
-        Ok(SliceTable(TableFile::new(output, "sched_slice", &columns, false)?))
+        Ok(SliceTable(TableFile::ordered(output, "sched_slice", &columns, &["end_mono"])?))
     }
 }
 
@@ -44,6 +45,7 @@ impl Visitor for SliceTable {
         self.0.write(vec![
             parquet::big_ints(s.iter().map(|s| meta.clock.unix_ns(s.ts_ns))),
             parquet::big_ints(s.iter().map(|s| s.ts_ns as i64)),
+            parquet::big_ints(s.iter().map(|s| (s.ts_ns + s.dur_ns) as i64)),
             parquet::big_ints(s.iter().map(|s| s.dur_ns as i64)),
             parquet::ints(s.iter().map(|s| s.cpu as i32)),
             parquet::big_ints(s.iter().map(|s| s.tid.into())),

@@ -153,6 +153,10 @@ fn seen(trace: &bpfrec_format::Trace, slab_rows: u64) -> Seen {
     let mut seen = Seen::default();
     let options = Options { slab_rows, ..Options::default() };
     visit(trace, &meta, &options, &mut [&mut seen]).unwrap();
+    // The orders that the tables declare, over all slabs.
+    assert!(seen.waits.is_sorted_by_key(|w| (w.ts_ns, w.cpu)));
+    assert!(seen.ios.is_sorted_by_key(|io| (io.complete_ns, io.cpu)));
+    assert!(seen.slices.is_sorted_by_key(|s| s.ts_ns + s.dur_ns));
     seen.slices.sort_by_key(|s| (s.ts_ns, s.cpu, s.dur_ns));
     seen
 }

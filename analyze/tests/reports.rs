@@ -75,6 +75,63 @@ fn windows_take_what_ends_in_them() {
 }
 
 #[test]
+fn unpaired_are_those_of_the_part() {
+    let mut b = Builder::new();
+    // Process 1 waits beyond the end, 2 came from before, 3 waits from 100 to 300 us.
+    b.event(0, "sched_wakeup", T0 + 50 * US, &[("tid", 1), ("pid", 1), ("cgroup_id", 10)]).switch(
+        0,
+        T0 + 60 * US,
+        0,
+        0,
+        2,
+    );
+    b.wakeup(0, T0 + 100 * US, 3).switch(0, T0 + 300 * US, 2, 1, 3);
+    // Of cgroup 20: one is done, one is not, one was not even issued. Of 30: one from before the trace.
+    for (name, at, rq, cgroup) in [
+        ("block_issue", 100, 1, 20),
+        ("block_issue", 110, 2, 20),
+        ("block_insert", 120, 3, 20),
+        ("block_complete", 130, 4, 30),
+        ("block_complete", 200, 1, 20),
+    ] {
+        b.block(name, T0 + at * US, rq, &[("cgroup_id", cgroup)]);
+    }
+    for (id, path) in [(10, "/ten"), (20, "/twenty"), (30, "/thirty")] {
+        b.row("cgroup", &[("ts_ns", V::N(T0)), ("cgroup_id", V::N(id)), ("path", V::T(path))]);
+    }
+    let trace = b.trace();
+    let meta = Meta::load(&trace).unwrap();
+    let unpaired = |name: &str, from: Option<&str>, to: Option<&str>, pid, cgroup: Option<&str>| {
+        let filter = Filter::new(&meta, from, to, pid, cgroup).unwrap();
+        let all: serde_json::Value = serde_json::from_str(&report_of(&trace, name, &[], true, &filter).output).unwrap();
+        let n = |what: &str| all["unpaired"][what].as_u64().unwrap();
+        (n("no_start"), n("open"), n("lost"))
+    };
+    assert_eq!(unpaired("runqlat", None, None, None, None), (1, 1, 0));
+    assert_eq!(unpaired("runqlat", None, None, Some(1), None), (0, 1, 0));
+    assert_eq!(unpaired("runqlat", None, None, Some(2), None), (1, 0, 0));
+    assert_eq!(unpaired("runqlat", None, None, Some(3), None), (0, 0, 0));
+    assert_eq!(unpaired("runqlat", None, None, None, Some("/ten")), (0, 1, 0));
+    assert_eq!(unpaired("runqlat", Some("90us"), None, None, None), (0, 0, 0));
+    assert_eq!(unpaired("runqlat", None, Some("55us"), None, None), (0, 1, 0));
+    // What ends after the window did not end in it.
+    assert_eq!(unpaired("runqlat", Some("90us"), Some("200us"), None, None), (0, 1, 0));
+    assert_eq!(unpaired("biolatency", None, None, None, None), (1, 2, 0));
+    assert_eq!(unpaired("biolatency", None, None, None, Some("/twenty")), (0, 2, 0));
+    assert_eq!(unpaired("biolatency", None, None, None, Some("/thirty")), (1, 0, 0));
+    assert_eq!(unpaired("biolatency", None, Some("150us"), None, Some("/twenty")), (0, 3, 0));
+    let by = json(&trace, "biolatency", &["per-cgroup"]);
+    let group = |i: usize| {
+        let g = &by["groups"][i];
+        [&g["issued"], &g["count"], &g["unpaired"]["open"], &g["unpaired"]["no_start"]].map(|n| n.as_u64().unwrap())
+    };
+    assert_eq!((group(0), group(1)), ([2, 1, 2, 0], [0, 0, 0, 1]));
+    let text = report(&trace, "biolatency", &["per-cgroup"], false).output;
+    assert!(text.contains("\nissued: 2, completed: 1, did not end: 2\n"), "{text}");
+    assert!(text.contains("cgroup = /thirty\n\nissued: 0, completed: 0, did not end: 0, began before: 1\n"), "{text}");
+}
+
+#[test]
 fn waits_across_a_loss_are_not_believed() {
     let mut b = Builder::new();
     b.wakeup(0, T0, 1).switch(0, T0 + S, 0, 0, 1).switch(0, T0 + S + 1, 1, 1, 0);
@@ -116,6 +173,26 @@ fn groups_by_cgroup_and_namespace() {
 }
 
 #[test]
+fn containers_are_those_of_the_file_and_of_old_files_those_of_the_path() {
+    let id = "4f8a".repeat(16);
+    let path = format!("/docker/{id}");
+    let mut b = Builder::new();
+    let row = |cgroup, more: &[(&'static str, V<'static>)], b: &mut Builder| {
+        b.row("cgroup", &[&[("ts_ns", V::N(T0)), ("cgroup_id", V::N(cgroup)), ("path", V::T(&path))], more].concat());
+    };
+    row(1, &[("runtime", V::T("new runtime")), ("container_id", V::T("abcdef"))], &mut b);
+    row(2, &[], &mut b);
+    let meta = Meta::load(&b.trace()).unwrap();
+    let names = |cgroup| {
+        let names = meta.cgroups.get(cgroup).unwrap().names.clone();
+        (names.runtime.unwrap(), names.container_id.unwrap())
+    };
+    assert_eq!(names(1), ("new runtime".into(), "abcdef".into()));
+    assert_eq!(names(2), ("docker".into(), id.clone()));
+    assert!(Filter::new(&meta, None, None, None, Some("abcd")).is_ok());
+}
+
+#[test]
 fn io_with_requeue_merge_and_partial_completion() {
     let mut b = Builder::new();
     b.task(50, 50, "dd");
@@ -150,6 +227,21 @@ fn io_with_requeue_merge_and_partial_completion() {
     assert!(text.contains("\navg = 346 usecs, total: 1040 usecs, count: 3\n"), "{text}");
     assert_eq!(json(&trace, "biolatency", &["disk=8:0"])["groups"][0]["count"], 3);
     assert_eq!(json(&trace, "biolatency", &["disk=sdb"])["groups"][0]["count"], 0);
+}
+
+#[test]
+fn a_request_whose_end_was_not_seen_lends_nothing_to_the_next() {
+    let mut b = Builder::new();
+    b.block("block_issue", T0, 1, &[("pid", 7), ("cgroup_id", 70)]);
+    // The kernel used the request again, and no scheduler said so.
+    b.block("block_issue", T0 + 100 * US, 1, &[("pid", 8), ("cgroup_id", 80)]);
+    b.block("block_complete", T0 + 150 * US, 1, &[("pid", 8), ("cgroup_id", 80)]);
+    let by = json(&b.trace(), "biolatency", &["per-cgroup"]);
+    let group = |i: usize| {
+        let g = &by["groups"][i];
+        [&g["key"]["cgroup_id"], &g["issued"], &g["count"], &g["unpaired"]["open"]].map(|n| n.as_u64().unwrap())
+    };
+    assert_eq!((group(0), group(1)), ([70, 1, 0, 1], [80, 1, 1, 0]));
 }
 
 fn samples() -> Builder {

@@ -5,44 +5,28 @@
 Kinds come from the tables of SPEC.md section 12 and from the trace's own SCHEMA. Needs the package zstandard.
 """
 
-import json
-import os
-import re
-import struct
-import sys
+import json, os, pathlib, re, struct, sys
 
 import zstandard
 
-MAGIC, SYNC = 0x184D2A5B, bytes([0xB6, 0x42, 0x50, 0x52, 0x43, 0x0D, 0x0A, 0x1A])
-HEADER, CAP, MAX_VALUES, NO_STREAM = 96, 16 << 20, 4 << 20, 0xFFFFFFFF
+SYNC, MAGIC = bytes([0xB6, 0x42, 0x50, 0x52, 0x43, 0x0D, 0x0A, 0x1A]), 0x184D2A5B
+HEADER, CAP, MAX_VALUES, NO_STREAM, MASK = 96, 16 << 20, 4 << 20, 0xFFFFFFFF, (1 << 64) - 1
 TYPES = {1: "u8", 2: "u16", 3: "u32", 4: "u64", 5: "i32", 6: "i64", 7: "text", 8: "list"}
 RAW = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i32": "<i", "i64": "<q"}
-NAMES = ("trace_id", "seq", "segment", "type", "codec", "encoding", "flags", "stream", "major", "minor",
-         "payload_len", "raw_len", "rows", "extra", "ts_min", "ts_max", "lost", "crc")
+EMPTY = {"text": b"", "list": []}
+NAMES = ("trace_id seq segment type codec encoding flags stream major minor "
+         "payload_len raw_len rows extra ts_min ts_max lost crc").split()
 
-
-class Damaged(Exception):
-    """A block's bytes are not what they should be."""
-
-
-class NotUnderstood(Exception):
-    """A number of a later version."""
-
+class Damaged(Exception): "A block's bytes are not what they should be."
+class NotUnderstood(Exception): "A number of a later version."
 
 def need(condition, what):
     if not condition:
         raise Damaged(what)
 
-
-def crc_table():
-    for n in range(256):
-        for _ in range(8):
-            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
-        yield n
-
-
-CRC = tuple(crc_table())
-
+CRC = list(range(256))
+for _ in range(8):
+    CRC = [n >> 1 ^ (0x82F63B78 if n & 1 else 0) for n in CRC]
 
 def crc32c(data):
     crc = 0xFFFFFFFF
@@ -50,41 +34,27 @@ def crc32c(data):
         crc = crc >> 8 ^ CRC[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
 
-
 assert crc32c(b"123456789") == 0xE3069283
 
-
-# Section 3 and 7: blocks.
-
+# Sections 3 and 7: blocks.
 def header_at(data, at):
     b = data[at:at + HEADER]
     if len(b) < HEADER or b[8:16] != SYNC or struct.unpack_from("<I", b)[0] != MAGIC:
         return None
-    if crc32c(b[:92]) != struct.unpack_from("<I", b, 92)[0]:
-        return None
     h = dict(zip(NAMES, struct.unpack_from("<QQIBBBBIHHIIIIQQQI", b, 16)), at=at)
-    h["end"] = at + HEADER + h["payload_len"]
-    return h if h["payload_len"] <= CAP and h["raw_len"] <= CAP else None
-
+    h["end"], h["id"] = at + HEADER + h["payload_len"], (h["trace_id"], h["segment"])
+    whole = crc32c(b[:92]) == struct.unpack_from("<I", b, 92)[0]
+    return h if whole and h["payload_len"] <= CAP and h["raw_len"] <= CAP else None
 
 def next_header(data, start):
-    at = start
-    while (at := data.find(SYNC, at)) >= 0:
-        if at - 8 >= start and header_at(data, at - 8):
-            return at - 8
-        at += 1
-    return len(data)
-
+    places = (m.start() - 8 for m in re.compile(re.escape(SYNC)).finditer(data, start + 8))
+    return next((at for at in places if header_at(data, at)), len(data))
 
 def is_whole(data, h):
     return crc32c(data[h["at"] + HEADER:h["end"]]) == h["crc"]
 
-
-def follows(h, after):
-    return after and all(h[k] == after[k] for k in ("trace_id", "segment")) and after["seq"] == h["seq"] + 1
-
-
 def walk(data):
+    """The headers of the segment, each number once."""
     found, at, chained = [], 0, False
     while at < len(data):
         h = header_at(data, at)
@@ -92,208 +62,161 @@ def walk(data):
             at, chained = next_header(data, at + 1), False
             continue
         found.append(h)
-        on = follows(h, header_at(data, h["end"]))
-        if (chained and on) or is_whole(data, h):
-            at, chained = h["end"], bool(on)
+        after = header_at(data, h["end"])
+        follows = bool(after) and after["id"] == h["id"] and after["seq"] == h["seq"] + 1
+        if (chained and follows) or is_whole(data, h):
+            at, chained = h["end"], follows
         else:
             at, chained = min(next_header(data, at + HEADER), h["end"]), False
     if not found:
         sys.exit("not a .bpr trace: no valid block")
-    newest = max(h["major"] for h in found)
-    if newest > 1:
+    if (newest := max(h["major"] for h in found)) > 1:
         sys.exit(f"format version {newest}: this reads up to 1")
-    own = found[0]
-    if not (own["at"] == 0 and own["type"] == 1 and is_whole(data, own)):
-        size = {}
+    own, size, by_seq = found[0]["id"], {}, {}
+    if not (found[0]["at"] == 0 and found[0]["type"] == 1 and is_whole(data, found[0])):
         for h in found:
-            key = h["trace_id"], h["segment"]
-            size[key] = size.get(key, 0) + h["end"] - h["at"]
-        best = max(size, key=lambda key: (size[key], key))
-        own = {"trace_id": best[0], "segment": best[1]}
-    by_seq = {}
-    for h in found:
-        if (h["trace_id"], h["segment"]) == (own["trace_id"], own["segment"]):
-            by_seq.setdefault(h["seq"], []).append(h)
-    pick = lambda same: same[0] if len(same) == 1 else next((h for h in same if is_whole(data, h)), same[0])
-    return [pick(by_seq[seq]) for seq in sorted(by_seq)]
-
+            size[h["id"]] = size.get(h["id"], 0) + h["end"] - h["at"]
+        own = max(size, key=lambda key: (size[key], key))
+    for h in (h for h in found if h["id"] == own):
+        other = by_seq.setdefault(h["seq"], h)
+        if other is not h and is_whole(data, h) and not is_whole(data, other):
+            by_seq[h["seq"]] = h
+    return [by_seq[seq] for seq in sorted(by_seq)]
 
 def payload(data, h):
     stored = data[h["at"] + HEADER:h["end"]]
     need(crc32c(stored) == h["crc"], "payload checksum")
-    if h["codec"] == 0:
-        need(len(stored) == h["raw_len"], "raw_len")
-        return stored
-    if h["codec"] != 1:
+    if h["codec"] > 1:
         raise NotUnderstood(f"codec {h['codec']}")
-    try:
-        need(zstandard.frame_content_size(stored) == h["raw_len"], "content size")
-        unpack = zstandard.ZstdDecompressor().decompressobj()
-        raw = unpack.decompress(stored)
-    except zstandard.ZstdError as error:
-        raise Damaged(str(error)) from error
+    raw, unpack = stored, zstandard.ZstdDecompressor().decompressobj()
+    if h["codec"] == 1:
+        try:
+            need(zstandard.frame_content_size(stored) == h["raw_len"], "content size")
+            raw = unpack.decompress(stored)
+        except zstandard.ZstdError as error:
+            raise Damaged(str(error)) from error
     need(len(raw) == h["raw_len"] and not unpack.unused_data, "one frame of raw_len bytes")
     return raw
 
-
 # Sections 4 and 5: rows.
+class Cursor:
+    def __init__(self, data):
+        self.data, self.at = data, 0
 
-def varint(data, at):
-    value = shift = 0
-    while True:
-        need(at < len(data) and shift <= 63, "cut varint")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            need((byte or shift == 7) and value < 1 << 64, "overlong varint")
-            return value, at
+    def take(self, n):
+        self.at += n
+        need(self.at <= len(self.data), "cut")
+        return self.data[self.at - n:self.at]
 
+    def varint(self):
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                need((byte or not shift) and value <= MASK, "overlong varint")
+                return value
+        raise Damaged("overlong varint")
 
-def varints(data, at, count):
-    values = []
-    for _ in range(count):
-        value, at = varint(data, at)
-        values.append(value)
-    return values, at
+    def varints(self, n):
+        return [self.varint() for _ in range(n)]
 
-
-def undo_deltas(values):
-    before, out = 0, []
-    for v in values:
-        before = (before + (v >> 1 ^ -(v & 1))) & 0xFFFFFFFFFFFFFFFF
-        out.append(before)
-    return out
-
+    def deltas(self, n):
+        before = 0
+        return [before := (before + (v >> 1 ^ -(v & 1))) & MASK for v in self.varints(n)]
 
 def column(data, ty, rows):
-    need(data, "a tag")
-    tag, at = data[0], 1
+    c = Cursor(data)
+    tag = c.take(1)[0]
     if tag > 6:
         raise NotUnderstood(f"column tag {tag}")
     need((ty == "text") == (tag == 5) and (ty == "list") == (tag == 6), "tag of the type")
     if tag == 0:
-        value, at = varint(data, at)
-        out = [value] * rows
+        out = [c.varint()] * rows
     elif tag in (1, 2):
-        out, at = varints(data, at, rows)
-        out = undo_deltas(out) if tag == 2 else out
+        out = c.varints(rows) if tag == 1 else c.deltas(rows)
     elif tag == 3:
-        need(len(data) > 1, "dictionary size")
-        values, at = varints(data, 2, data[1] + 1)
-        picks, at = data[at:at + rows], at + rows
+        values = c.varints(c.take(1)[0] + 1)
+        picks = c.take(rows)
         need(all(p < len(values) for p in picks), "dictionary")
         out = [values[p] for p in picks]
     elif tag == 4:
-        need(len(data) == 1 + 8 * rows, "fixed column")
-        out, at = list(struct.unpack_from(f"<{rows}Q", data, 1)), len(data)
+        out = struct.unpack(f"<{rows}Q", c.take(8 * rows))
     else:
-        lengths, at = varints(data, at, rows)
-        out = []
-        for n in lengths:
-            if tag == 5:
-                out.append(data[at:at + n])
-                at += n
-            else:
-                need(n <= 1024, "list length")
-                items, at = varints(data, at, n)
-                out.append(undo_deltas(items))
-    need(at == len(data), "end of the column")
-    return [v - (1 << 64) if ty[0] == "i" and v >> 63 else v for v in out] if ty not in ("text", "list") else out
+        lengths = c.varints(rows)
+        need(tag == 5 or max(lengths, default=0) <= 1024, "list length")
+        out = [c.take(n) if tag == 5 else c.deltas(n) for n in lengths]
+    need(c.at == len(data), "end of the column")
+    return [v - (1 << 64) if v >> 63 else v for v in out] if ty[0] == "i" else out
 
+def raw_field(data, f, rows, size):
+    at, width, ty = f["offset"], f["width"], f["type"]
+    if width == 0 or at + width > size:
+        return [EMPTY.get(ty, 0)] * rows
+    need(ty == "text" or ty in RAW and struct.calcsize(RAW[ty]) == width, "width of the type")
+    cells = [data[r * size + at:r * size + at + width] for r in range(rows)]
+    return [c.split(b"\0")[0] if ty == "text" else struct.unpack(RAW[ty], c)[0] for c in cells]
 
-EMPTY = {"text": b"", "list": []}
-
-
-def section(data, kind, encoding, count, rows):
-    """Columns of all fields of the kind, in order."""
-    fields, out, at = kind["fields"], [], 0
+def section(data, fields, encoding, count, rows):
+    """Columns of all fields, in order."""
     need(rows * len(fields) <= MAX_VALUES, "budget")
     if encoding == 2:
-        for i in range(count):
-            size, at = varint(data, at)
-            need(at + size <= len(data), "column length")
-            if i < len(fields):
-                out.append(column(data[at:at + size], fields[i]["type"], rows))
-            at += size
-        need(at == len(data), "end of the section")
+        c = Cursor(data)
+        stored = [c.take(c.varint()) for _ in range(count)]
+        need(c.at == len(data), "end of the section")
+        out = [column(bytes, f["type"], rows) for bytes, f in zip(stored, fields)]
     elif encoding == 0:
         need(len(data) % rows == 0 and len(data) >= rows if rows else not data, "raw rows")
-        size = len(data) // rows if rows else 0
-        for f in fields:
-            at, width, ty = f["offset"], f["width"], f["type"]
-            cells = [data[r * size + at:r * size + at + width] for r in range(rows)]
-            if width == 0 or at + width > size:
-                out.append([EMPTY.get(ty, 0)] * rows)
-            elif ty == "text":
-                out.append([c.split(b"\0")[0] for c in cells])
-            else:
-                need(ty in RAW and struct.calcsize(RAW[ty]) == width, "width of the type")
-                out.append([struct.unpack(RAW[ty], c)[0] for c in cells])
+        out = [raw_field(data, f, rows, len(data) // max(rows, 1)) for f in fields]
     else:
         raise NotUnderstood(f"encoding {encoding}")
     return out + [[EMPTY.get(f["type"], 0)] * rows for f in fields[len(out):]]
 
-
 def sections(data, h, kinds, wanted):
-    """Kind and columns of each section that is wanted, and the rows not understood."""
-    raw, at, unknown, out = payload(data, h), 0, 0, []
-    while at < len(raw):
-        need(at + 12 <= len(raw), "section header")
-        number, count, rows, size = struct.unpack_from("<HHII", raw, at)
-        at += 12
-        need(at + size <= len(raw), "section length")
-        kind = kinds.get(number)
-        if kind is None:
-            unknown += rows
-        elif wanted(kind):
-            try:
-                out.append((kind, section(raw[at:at + size], kind, h["encoding"], count, rows), rows))
-            except NotUnderstood:
+    """Kind, columns and rows of each section that is wanted, and the rows not understood."""
+    c, unknown, out = Cursor(payload(data, h)), 0, []
+    while c.at < len(c.data):
+        number, count, rows, size = struct.unpack("<HHII", c.take(12))
+        stored, kind = c.take(size), kinds.get(number)
+        try:
+            if kind is None:
                 unknown += rows
-        at += size
+            elif wanted(kind):
+                out.append((kind, section(stored, kind["fields"], h["encoding"], count, rows), rows))
+        except NotUnderstood:
+            unknown += rows
     return out, unknown
 
-
 # Sections 6 and 12: kinds.
-
 def specified_kinds():
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "SPEC.md")
-    with open(path, encoding="utf-8") as file:
-        parts = file.read().split("\n## 12.")[1].split("\n### ")[1:]
-    kinds = {}
-    for part in parts:
-        rows = [[c.strip() for c in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("| ")]
-        fields = []
-        for row in rows[1:]:
-            offset, width = (int(row[2]), int(row[3])) if rows[0][2] == "offset" else (0, 0)
-            fields.append({"name": row[0], "type": row[1], "offset": offset, "width": width})
+    spec, kinds = (pathlib.Path(__file__).parent / "../SPEC.md").read_text("utf-8"), {}
+    for part in spec.split("\n## 12.")[1].split("\n### ")[1:]:
+        head, *rows = [[c.strip() for c in line.strip("|").split(" | ")] for line in part.splitlines() if line[:2] == "| "]
+        place = lambda row: (int(row[2]), int(row[3])) if head[2] == "offset" else (0, 0)
+        fields = [dict(zip(("name", "type", "offset", "width"), (*row[:2], *place(row)))) for row in rows]
         for title in part.splitlines()[0].split(", "):
-            number, name = title.split()
-            kinds[int(number, 0)] = {"id": int(number, 0), "name": name, "event": int(number, 0) >= 0x20, "fields": fields}
+            number, name = int(title.split()[0], 0), title.split()[1]
+            kinds[number] = {"id": number, "name": name, "event": number >= 0x20, "fields": fields}
     return kinds
 
-
 def learn(kinds, rows):
-    own = specified_kinds()
-    described = {}
+    own, described = specified_kinds(), {}
     for number, name, source, _, field, ty, offset, width, _ in rows:
-        kind = described.setdefault(number, {"id": number, "name": name.decode(errors="replace"), "event": source != 0,
-                                             "fields": [], "open": True})
+        name, field = name.decode(errors="replace"), field.decode(errors="replace")
+        new = {"id": number, "name": name, "event": source != 0, "fields": [], "open": True}
+        kind = described.setdefault(number, new)
         kind["open"] &= ty in TYPES
         if kind["open"]:
-            kind["fields"].append({"name": field.decode(errors="replace"), "type": TYPES[ty], "offset": offset, "width": width})
+            kind["fields"].append({"name": field, "type": TYPES[ty], "offset": offset, "width": width})
     for number, kind in described.items():
-        mine = own.get(number)
-        if number in (2, 13) or not (mine or kind["name"] and kind["fields"]):
+        mine, fields = own.get(number), kind["fields"]
+        if number in (2, 13) or not (mine or kind["name"] and fields):
             continue
         if mine:
-            if any((a["name"], a["type"]) != (b["name"], b["type"]) for a, b in zip(mine["fields"], kind["fields"])):
+            if any((a["name"], a["type"]) != (b["name"], b["type"]) for a, b in zip(mine["fields"], fields)):
                 continue
-            kind["fields"] += mine["fields"][len(kind["fields"]):]
-            kind.update(name=mine["name"], event=mine["event"])
+            kind.update(name=mine["name"], event=mine["event"], fields=fields + mine["fields"][len(fields):])
         kinds[number] = kind
-
 
 def segment_events(data):
     """Sort key and fields of every event of a segment."""
@@ -312,28 +235,21 @@ def segment_events(data):
             continue
         if unknown:
             print(f"block {h['seq']}: {unknown} rows are not understood", file=sys.stderr)
+        stream = None if h["stream"] == NO_STREAM else h["stream"]
         for place, (kind, columns, rows) in enumerate(found):
-            names = [f["name"] for f in kind["fields"]]
             for row in range(rows):
-                fields = {name: c[row] for name, c in zip(names, columns)}
-                cpu = None if h["stream"] == NO_STREAM else h["stream"]
-                event = {"ts_ns": fields.pop("ts_ns"), "cpu": fields.pop("cpu", cpu), "kind": kind["name"]}
-                for name, v in fields.items():
-                    event[name] = v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+                fields = {f["name"]: c[row] for f, c in zip(kind["fields"], columns)}
+                event = {"ts_ns": fields.pop("ts_ns"), "cpu": fields.pop("cpu", stream), "kind": kind["name"]}
+                event |= {n: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for n, v in fields.items()}
                 yield (event["ts_ns"], h["stream"], h["seq"], kind["id"], place, row), event
-
 
 def main(path):
     names = [path]
     if os.path.isdir(path):
         names = sorted(os.path.join(path, n) for n in os.listdir(path) if re.fullmatch(r"seg-.*\.bpr(\.part)?", n))
-    events = []
-    for name in names:
-        with open(name, "rb") as file:
-            events += segment_events(file.read())
+    events = [event for name in names for event in segment_events(pathlib.Path(name).read_bytes())]
     for _, event in sorted(events, key=lambda e: e[0]):
         print(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
-
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8")

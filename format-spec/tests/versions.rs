@@ -93,7 +93,7 @@ fn tables_say_their_times() {
         &[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
             .map(|v: u64| v.into())
             .into_iter()
-            .chain(["x".into()])
+            .chain(["x".into(), 1u64.into()])
             .collect::<Vec<_>>(),
     );
     w.write_tables(BlockType::Tasks, &[&tasks]).unwrap();

@@ -1,16 +1,15 @@
 //! `bpfrec analyze`: everything at once, into a directory.
 
-use std::cell::OnceCell;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bpfrec_analyze::{Meta, Output};
 use bpfrec_format::Trace;
-use indicatif::{ProgressBar, ProgressStyle};
+
+use super::names::FrameArgs;
+use super::progress::{Of, Progress};
 
 /// Arguments of `bpfrec analyze`.
 #[derive(clap::Args, Debug)]
@@ -23,22 +22,22 @@ pub struct AnalyzeArgs {
     /// Threads (all CPUs)
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Take names from the trace alone, not from files of this machine
-    #[arg(long)]
-    pub trace_only: bool,
     /// Replace what the directory holds of an earlier run
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    names: FrameArgs,
 }
 
 /// Runs the command.
 pub fn run(args: AnalyzeArgs) -> Result<u8> {
     let trace = open(&args.trace)?;
+    let names = args.names.options()?;
     let directory = Directory::new(&args.output, args.force)?;
     let summary = with_threads(args.threads, || -> Result<_> {
         let mut meta = Meta::load(&trace)?;
-        meta.trace_only = args.trace_only;
-        let progress = Progress::new();
+        meta.names = names;
+        let progress = Progress::new(Of::Events);
         let show = |done, total| progress.show(done, total);
         let summary = bpfrec_analyze::analyze(&trace, &meta, &directory, &show)?;
         progress.end();
@@ -97,7 +96,9 @@ impl Directory {
             for old in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")) {
                 fs::remove_file(&old).with_context(|| format!("cannot replace {}", old.display()))?;
             }
-            let _ = fs::remove_file(path.join("profile.svg"));
+            for drawing in ["profile.svg", "offcpu.svg"] {
+                let _ = fs::remove_file(path.join(drawing));
+            }
         }
         fs::create_dir_all(&parquet).with_context(|| format!("cannot make {}", parquet.display()))?;
         Ok(Directory { path: path.into() })
@@ -107,41 +108,5 @@ impl Directory {
 impl Output for Directory {
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
         Ok(Box::new(BufWriter::with_capacity(1 << 18, File::create(self.path.join(name))?)))
-    }
-}
-
-/// A bar on a terminal, for what takes over a second.
-pub struct Progress {
-    begun: Instant,
-    bar: Mutex<OnceCell<ProgressBar>>,
-}
-
-impl Progress {
-    /// Nothing is shown yet.
-    pub fn new() -> Self {
-        Progress { begun: Instant::now(), bar: Mutex::new(OnceCell::new()) }
-    }
-
-    /// `done` of `total` events.
-    pub fn show(&self, done: u64, total: u64) {
-        if self.begun.elapsed() < Duration::from_secs(1) || !io::stderr().is_terminal() {
-            return;
-        }
-        let Ok(bar) = self.bar.lock() else { return };
-        let style = "{bar:40} {percent}% of {human_len} events, {eta} left";
-        let new = || match ProgressStyle::with_template(style) {
-            Ok(style) => ProgressBar::new(total).with_style(style),
-            Err(_) => ProgressBar::new(total),
-        };
-        bar.get_or_init(new).set_position(done);
-    }
-
-    /// Takes the bar away.
-    pub fn end(&self) {
-        if let Ok(bar) = self.bar.lock()
-            && let Some(bar) = bar.get()
-        {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -74,6 +74,10 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         .sizes
         .iter()
         .map(|(ty, size)| json!({"type": type_name(*ty), "blocks": size.blocks, "bytes": size.bytes}));
+    let stack_counts = facts.stack_counts.iter().map(|((source, user), n)| {
+        json!({"source": source, "space": space(*user), "walked": n.walked, "remembered": n.remembered,
+            "checked": n.checked, "wrong": n.wrong, "failed": n.failed})
+    });
     json!({
         "format": version(trace),
         "complete": is_complete(trace, facts),
@@ -88,6 +92,13 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         "cgroups": facts.cgroups,
         "mappings": facts.mappings,
         "kernel_symbols": facts.kernel_symbols,
+        "binaries": {
+            "count": facts.binaries,
+            "with_symbols": facts.with_symbols,
+            "symbols": facts.symbols,
+            "missing": facts.missing.clone(),
+            "bytes": facts.symbol_bytes(),
+        },
         "segments": trace.segments.len(),
         "missing_blocks": trace.missing_blocks(),
         "damaged_blocks": facts.damaged.len(),
@@ -96,6 +107,7 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         "kinds": kinds,
         "losses": losses.collect::<Vec<_>>(),
         "blocks": blocks.collect::<Vec<_>>(),
+        "stack_counts": stack_counts.collect::<Vec<_>>(),
         "recorder": {
             "cpu_ns": facts.recorder.cpu_ns,
             "bpf_ns": facts.recorder.bpf_ns,
@@ -103,6 +115,10 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         },
         "header": items,
     })
+}
+
+fn space(user: bool) -> &'static str {
+    if user { "user" } else { "kernel" }
 }
 
 /// Losses of what has no CPU say the highest number.
@@ -156,6 +172,32 @@ fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
         "\n{} stacks, {} tasks, {} cgroups, {} mappings, {} kernel symbols",
         facts.stacks, facts.tasks, facts.cgroups, facts.mappings, facts.kernel_symbols
     )?;
+    if facts.binaries > 0 {
+        writeln!(
+            out,
+            "{} binaries, {} with symbols: {} functions, {} bytes",
+            facts.binaries,
+            facts.with_symbols,
+            facts.symbols,
+            facts.symbol_bytes()
+        )?;
+    }
+    for (missing, binaries) in &facts.missing {
+        writeln!(out, "  {binaries} without: {}", shown(missing))?;
+    }
+    for ((source, user), n) in &facts.stack_counts {
+        let wrong = 100.0 * n.wrong as f64 / n.checked.max(1) as f64;
+        writeln!(
+            out,
+            "{} stacks of {source}: {} walked, {} remembered; {} were both, {} wrong ({wrong:.3} %); {} failed",
+            space(*user),
+            n.walked,
+            n.remembered,
+            n.checked,
+            n.wrong,
+            n.failed
+        )?;
+    }
     let cost = &facts.recorder;
     let (cpu_s, bpf_s, mib) =
         (cost.cpu_ns as f64 / 1e9, cost.bpf_ns as f64 / 1e9, cost.max_rss_bytes as f64 / 1048576.0);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use bpfrec_format::{BlockRef, BlockType, Column, Error, Kind, NO_STREAM, Table, Trace, Type};
 
+use super::progress::{Of, Progress};
 use super::{DAMAGED, DONE, Out, json_string, shown};
 use crate::cli::ReplayArgs;
 
@@ -105,7 +106,11 @@ impl<'a> Replay<'a> {
             types.contains(&h.block_type) && h.ts_max_ns >= self.from_ns && h.ts_min_ns <= self.to_ns
         });
         blocks.sort_by_key(|(_, b)| (b.header.ts_min_ns, b.header.seq));
+        let total = blocks.iter().map(|(_, b)| u64::from(b.header.rows)).sum();
+        let (progress, mut done) = (Progress::beside_output(Of::Events), 0);
         for (segment, block) in blocks {
+            progress.show(done, total);
+            done += u64::from(block.header.rows);
             self.events_before(block.header.ts_min_ns, out)?;
             self.open(segment, block)?;
         }

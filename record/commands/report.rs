@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use bpfrec_analyze::reports::{self, Flags, REPORTS, ReportKind};
 use bpfrec_analyze::{Filter, Meta};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, value_parser};
 
-use super::analyze::{Progress, open, with_threads};
+use super::analyze::{open, with_threads};
+use super::names::FrameArgs;
+use super::progress::{Of, Progress};
 
 /// Arguments of `bpfrec report`.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub struct ReportArgs {
     pid: Option<u32>,
     cgroup: Option<String>,
     json: bool,
-    trace_only: bool,
+    names: FrameArgs,
     threads: Option<usize>,
 }
 
@@ -46,19 +48,14 @@ fn subcommand(kind: &ReportKind) -> Command {
     let option = |long: &'static str, name: &'static str, help: &'static str| {
         Arg::new(long).long(long).value_name(name).help(help)
     };
-    command
+    let command = command
         .arg(option("from", "TIME", "From this time after the start of the trace on, as 2s or 500ms"))
         .arg(option("to", "TIME", "Up to this time after the start of the trace"))
         .arg(option("pid", "PID", "Only this process").short('p').value_parser(value_parser!(u32)))
         .arg(option("cgroup", "PATH", "Only this cgroup and those below, or a container by its id").short('c'))
         .arg(option("threads", "N", "Threads (all CPUs)").value_parser(value_parser!(usize)))
-        .arg(
-            Arg::new("trace-only")
-                .long("trace-only")
-                .action(ArgAction::SetTrue)
-                .help("Names from the trace alone, not from files of this machine"),
-        )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"));
+    FrameArgs::augment_args(command)
 }
 
 impl clap::FromArgMatches for ReportArgs {
@@ -86,7 +83,7 @@ impl clap::FromArgMatches for ReportArgs {
             pid: matches.get_one("pid").copied(),
             cgroup: text("cgroup"),
             json: matches.get_flag("json"),
-            trace_only: matches.get_flag("trace-only"),
+            names: FrameArgs::from_arg_matches(matches)?,
             threads: matches.get_one("threads").copied(),
         })
     }
@@ -112,12 +109,13 @@ impl clap::Args for ReportArgs {
 pub fn run(args: ReportArgs) -> Result<u8> {
     let kind = reports::find(args.kind).context("unknown report")?;
     let trace = open(&args.trace)?;
+    let names = args.names.options()?;
     let outcome = with_threads(args.threads, || -> Result<_> {
         let mut meta = Meta::load(&trace)?;
-        meta.trace_only = args.trace_only;
+        meta.names = names;
         let (from, to) = (args.from.as_deref(), args.to.as_deref());
         let filter = Filter::new(&meta, from, to, args.pid, args.cgroup.as_deref())?;
-        let progress = Progress::new();
+        let progress = Progress::new(Of::Events);
         let show = |done, total| progress.show(done, total);
         let outcome = reports::run(&trace, &meta, kind, &args.flags, &filter, args.json, &show)?;
         progress.end();

@@ -7,6 +7,7 @@ use std::path::Path;
 use bpfrec_format::meta::{self, reason};
 use bpfrec_format::{BlockRef, BlockType, Column, EndReason, Error, Registry, Segment, Table};
 
+use super::progress::{Of, Progress};
 use super::{DAMAGED, DONE, Out};
 use crate::cli::VerifyArgs;
 
@@ -14,7 +15,8 @@ use crate::cli::VerifyArgs;
 pub fn run(args: VerifyArgs) -> anyhow::Result<u8> {
     let trace = super::walk(&args.trace)?;
     super::to_stdout(|out| {
-        let mut check = Check { out, problems: 0, notes: 0, blocks: 0, rows: 0 };
+        let (progress, bytes) = (Progress::new(Of::Bytes), trace.bytes());
+        let mut check = Check { out, progress, bytes, done: 0, problems: 0, notes: 0, blocks: 0, rows: 0 };
         for (path, error) in &trace.refused {
             check.problem(path, 0, &error.to_string())?;
         }
@@ -39,7 +41,8 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<u8> {
         {
             check.problem(path, segment.len, "the recording went on in a segment that is not here")?;
         }
-        let Check { out, problems, notes, blocks, rows } = check;
+        let Check { out, progress, problems, notes, blocks, rows, .. } = check;
+        progress.end();
         let state = if problems == 0 { "whole" } else { "damaged or unfinished" };
         write!(out, "{}: {state}: {blocks} blocks, {rows} rows", args.trace.display())?;
         if problems > 0 {
@@ -55,6 +58,10 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<u8> {
 
 struct Check<'a> {
     out: &'a mut Out,
+    progress: Progress,
+    /// Bytes of the trace, and how many of them are checked.
+    bytes: u64,
+    done: u64,
     problems: u64,
     notes: u64,
     blocks: u64,
@@ -103,6 +110,8 @@ impl Check<'_> {
             self.blocks += 1;
             self.rows += u64::from(block.header.rows);
             self.block(path, segment, block, &defined)?;
+            self.done += block.header.total_len();
+            self.progress.show(self.done, self.bytes);
         }
         Ok(())
     }

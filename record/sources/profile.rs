@@ -41,7 +41,7 @@ fn open_event(clock: Clock, cpu: u32, frequency: u32) -> io::Result<i32> {
 }
 
 fn clock(context: &Context<'_>) -> Clock {
-    let probe = context.cpus.first().map(|cpu| open_event(Clock::Cycles, *cpu, context.frequency));
+    let probe = context.cpus.first().map(|cpu| open_event(Clock::Cycles, *cpu, context.args.frequency));
     match probe {
         Some(Ok(fd)) => {
             // SAFETY: the descriptor was opened just now and is known to nobody else.
@@ -66,7 +66,7 @@ impl Source for Profile {
         loaded.attach(&|_, program| {
             let mut links = Vec::new();
             for &cpu in context.cpus {
-                match open_event(clock, cpu, context.frequency) {
+                match open_event(clock, cpu, context.args.frequency) {
                     // The link closes the descriptor.
                     Ok(fd) => links.push(program.attach_perf_event(fd)?),
                     // The CPU went away between the list and now.
@@ -83,6 +83,6 @@ impl Source for Profile {
 
     fn items(&self, context: &Context<'_>) -> Vec<(String, String)> {
         let clock = if clock(context) == Clock::Cycles { "cycles" } else { "cpu-clock" };
-        vec![("sample_hz".into(), context.frequency.to_string()), ("sample_clock".into(), clock.into())]
+        vec![("sample_hz".into(), context.args.frequency.to_string()), ("sample_clock".into(), clock.into())]
     }
 }

@@ -24,4 +24,9 @@ impl Source for Sched {
         config.switch_state_arg = u32::from(tracepoint_args(context.btf, "sched_switch") >= Some(4));
         bpf::load(skel::SchedSkelBuilder::default(), config, shared, &|_| true)
     }
+
+    fn attach(&self, _context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {
+        // `flush` is run, not attached.
+        loaded.attach(&|name, program| if name == "flush" { Ok(Vec::new()) } else { bpf::attach_one(name, program) })
+    }
 }

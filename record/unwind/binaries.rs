@@ -1,17 +1,15 @@
 //! Unwind tables of mapped binaries, each read once, through the process that maps it.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef};
 use rustc_hash::FxHashMap;
 
+use crate::open::{Found, candidates};
 use crate::processes::Mapping;
 
 /// A section's addresses in the file's own terms, and its bytes.
@@ -115,21 +113,11 @@ impl Binaries {
     }
 }
 
-/// The very file by the mapping itself; else in the process's own root, or here, where it is the one that was mapped.
+/// The very file, where it can still be had. Without an inode to know it by, the caller looks at the build id.
 fn open(m: &Mapping) -> Option<File> {
-    if let Ok(file) = File::open(format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start + m.len)) {
-        return Some(file);
-    }
-    let path = Path::new(OsStr::from_bytes(&m.path));
-    let in_root = Path::new("/proc").join(m.pid.to_string()).join("root").join(path.strip_prefix("/").ok()?);
-    let is_it = |file: &File| {
-        let Ok(meta) = file.metadata() else { return false };
-        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        // Without an inode the caller looks at the build id.
-        let by_inode = (meta.ino(), major, minor) == (m.inode, m.major, m.minor);
-        meta.is_file() && if m.inode == 0 { !m.build_id.is_empty() } else { by_inode }
-    };
-    [in_root.as_path(), path].into_iter().filter_map(|p| File::open(p).ok()).find(is_it)
+    let others = std::iter::once(std::process::id());
+    let known = |found: &Found| found.sure || m.inode == 0 && !m.build_id.is_empty();
+    candidates(m, others).find(known).map(|found| found.file)
 }
 
 /// A file of which no piece over [`MAX_TABLES`] is read: what it says of itself is not believed.

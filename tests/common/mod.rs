@@ -242,6 +242,31 @@ pub fn report(name: &str, trace: &Path, options: &[&str]) -> Value {
     serde_json::from_str(&bpfrec_ok(&args)).unwrap()
 }
 
+/// `got` lies between two shares of `expected`: below it where events may not have been seen (see [`MISSED`]).
+pub fn assert_between(what: &str, got: f64, expected: f64, low: f64, high: f64) {
+    let range = expected * low..=expected * high;
+    assert!(range.contains(&got), "{what}: {got}, expected {expected}, from {low} to {high} of it");
+}
+
+/// Share of the interrupts, and of the switches away from one process, of which a virtual machine that hides a process may
+/// show nothing: no BPF program runs while it is on the CPU. What a visible task does itself is always seen.
+pub const MISSED: f64 = 0.2;
+
+/// How often threads of a cgroup went to sleep.
+pub fn sleeps_in(trace: &Path, cgroup_path: &str) -> u64 {
+    let (mut id, mut sleeps) = (None, 0);
+    replay(trace, |event| {
+        if event["kind"] == "cgroup_mkdir" && event["path"] == cgroup_path {
+            id = event["cgroup_id"].as_u64();
+        }
+        // 1: interruptible sleep.
+        let slept = event["kind"] == "sched_switch" && event["prev_state"].as_u64().is_some_and(|s| s & 1 == 1);
+        sleeps += u64::from(slept && id.is_some() && event["prev_cgroup_id"].as_u64() == id);
+    });
+    assert!(id.is_some(), "no cgroup_mkdir of {cgroup_path} in the trace");
+    sleeps
+}
+
 /// Whether nothing was lost: exact counts can be expected then.
 pub fn assert_no_loss(trace: &Path) {
     let info = info(trace);

@@ -1,6 +1,8 @@
 //! Traces made by hand, and an output in memory.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod program;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -42,7 +44,7 @@ impl Builder {
         Self::with(Registry::default(), &[])
     }
 
-    /// A trace with more kinds and HEADER items.
+    /// A trace with more kinds and with HEADER items, new or other ones.
     pub fn with(registry: Registry, more: &[(&str, &str)]) -> Self {
         let items = [
             ("host", "box"),
@@ -56,7 +58,8 @@ impl Builder {
             ("recorder_pid", "4000"),
             ("disk.8:0", "sda"),
         ];
-        let items: Vec<_> = items.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let usual = items.iter().filter(|(key, _)| more.iter().all(|(other, _)| other != key));
+        let items: Vec<_> = usual.chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let ids = SegmentIds { trace_id: 7, segment: 0, first_seq: 0 };
         let writer = SegmentWriter::new(Vec::new(), ids, &registry, &items).unwrap();
         Builder { writer, registry, chunks: BTreeMap::new(), meta: BTreeMap::new() }
@@ -106,6 +109,41 @@ impl Builder {
         self.event(0, what, ts, &all)
     }
 
+    /// A trace of memory: all that follows is of one cgroup.
+    pub fn of_memory() -> Self {
+        Self::with(Registry::default(), &[("sources", "malloc,kmem")])
+    }
+
+    /// Memory that a process got, by a number of [`bpfrec_format::events::call`].
+    pub fn malloc(
+        &mut self,
+        ts: u64,
+        (pid, tid): (u64, u64),
+        call: u32,
+        addr: u64,
+        bytes: u64,
+        stack: u64,
+    ) -> &mut Self {
+        let fields = [
+            ("pid", pid),
+            ("tid", tid),
+            ("call", call.into()),
+            ("addr", addr),
+            ("bytes", bytes),
+            ("user_stack_id", stack),
+            ("weight_milli", 1000),
+            ("cgroup_id", 10),
+        ];
+        self.event((tid % 3) as u32, "malloc_alloc", ts, &fields)
+    }
+
+    /// Memory that a process gives back.
+    pub fn free(&mut self, ts: u64, (pid, tid): (u64, u64), call: u32, addr: u64, bytes: u64) -> &mut Self {
+        let fields =
+            [("pid", pid), ("tid", tid), ("call", call.into()), ("addr", addr), ("bytes", bytes), ("cgroup_id", 10)];
+        self.event((tid % 3) as u32, "malloc_free", ts, &fields)
+    }
+
     /// Writes the events so far, one block a CPU.
     pub fn flush(&mut self) -> &mut Self {
         for (cpu, events) in std::mem::take(&mut self.chunks) {
@@ -121,6 +159,25 @@ impl Builder {
             self.writer.write(chunk.encode(&self.registry, None, false).unwrap()).unwrap();
         }
         self
+    }
+
+    /// Writes a block of events of one kind: fields in the order of `fields`, `ts_ns` among them; for many of them.
+    pub fn block_of<'a>(&mut self, cpu: u32, name: &str, fields: &[&str], rows: impl Iterator<Item = &'a [u64]>) {
+        let kind = self.kind(name);
+        let field = |name: &&str| &kind.fields[kind.index_of(name).unwrap_or_else(|| panic!("no field {name}"))];
+        let places: Vec<(usize, usize)> =
+            fields.iter().map(field).map(|f| (f.offset as usize, f.width as usize)).collect();
+        let (mut bytes, mut chunk) = (Vec::new(), Chunk { stream: cpu, ts_min_ns: u64::MAX, ..Chunk::default() });
+        for row in rows {
+            let start = bytes.len();
+            bytes.resize(start + kind.row_size as usize, 0);
+            for ((at, width), value) in places.iter().zip(row) {
+                bytes[start + at..start + at + width].copy_from_slice(&value.to_le_bytes()[..*width]);
+            }
+            (chunk.ts_min_ns, chunk.ts_max_ns) = (chunk.ts_min_ns.min(row[0]), chunk.ts_max_ns.max(row[0]));
+        }
+        chunk.rows.push((kind.id, bytes));
+        self.writer.write(chunk.encode(&self.registry, None, false).unwrap()).unwrap();
     }
 
     /// Adds a row that is no event, or one that stands beside tasks and cgroups. Missing fields are 0 and empty.

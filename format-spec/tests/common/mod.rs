@@ -197,8 +197,9 @@ fn small_segment(trace_id: u64, segment: u32, first_seq: u64) -> (Vec<u8>, u64) 
         (header.block_type, header.rows) = (number, 2);
         w.write(Block::new(header, b"opaque to this version".to_vec(), None).unwrap()).unwrap();
     }
-    let stats = [meta::SOURCE_STATS, meta::RECORDER_STATS].map(|id| table(get(id), 1, at, &mut random));
-    w.checkpoint(&[&stats[0], &stats[1]]).unwrap();
+    let stats =
+        [meta::SOURCE_STATS, meta::RECORDER_STATS, meta::STACK_STATS].map(|id| table(get(id), 1, at, &mut random));
+    w.checkpoint(&[&stats[0], &stats[1], &stats[2]]).unwrap();
     let chunk = events(&registry, &[events::SCHED_SWITCH], 0, at + 7000, 2, &mut random);
     w.write(chunk.encode(&registry, Some(&mut zstd), false).unwrap()).unwrap();
     w.finish(if segment == 2 { EndReason::Exit } else { EndReason::Rotate }).unwrap()

@@ -1,6 +1,6 @@
 //! What `bpfrec info` tells, gathered in one pass over the blocks.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bpfrec_format::meta::{self, reason};
 use bpfrec_format::{BlockRef, BlockType, Column, EndReason, Error, Segment, Source, Table, Trace, events};
@@ -35,6 +35,21 @@ pub struct Cost {
     pub max_rss_bytes: u64,
 }
 
+/// How stacks were taken.
+#[derive(Clone, Copy, Default)]
+pub struct StackCounts {
+    /// Walked.
+    pub walked: u64,
+    /// Remembered, not walked.
+    pub remembered: u64,
+    /// Remembered, but walked and compared all the same.
+    pub checked: u64,
+    /// Of those: the walk gave another stack.
+    pub wrong: u64,
+    /// Could not be walked.
+    pub failed: u64,
+}
+
 /// Where events were lost: second of the recording, source, CPU, reason.
 pub type LossKey = (u64, String, u64, u64);
 
@@ -65,8 +80,18 @@ pub struct Facts {
     pub kernel_symbols: u64,
     /// Mappings.
     pub mappings: u64,
+    /// Different binaries.
+    pub binaries: u64,
+    /// Of these, with functions in the trace.
+    pub with_symbols: u64,
+    /// Functions in the trace.
+    pub symbols: u64,
+    /// Why binaries have no functions here, or not all: reason and binaries.
+    pub missing: BTreeMap<String, u64>,
     /// The last that the recorder said.
     pub recorder: Cost,
+    /// Stacks that each source took, as the recorder said last: name of the source, whether of user space.
+    pub stack_counts: BTreeMap<(String, bool), StackCounts>,
     /// Rows and blocks that this version does not understand.
     pub not_understood: u64,
     /// What could not be read.
@@ -78,6 +103,8 @@ struct Ids {
     stacks: HashSet<u64>,
     tasks: HashSet<(u64, u64)>,
     cgroups: HashSet<u64>,
+    /// Functions and what is missing, as the last row says.
+    binaries: HashMap<u64, (u64, String)>,
     cost_ts_ns: u64,
 }
 
@@ -121,6 +148,14 @@ impl Facts {
         facts.duration_ns = last_ns.saturating_sub(first.unwrap_or(start_ns));
         (facts.stacks, facts.tasks) = (ids.stacks.len() as u64, ids.tasks.len() as u64);
         facts.cgroups = ids.cgroups.len() as u64;
+        facts.binaries = ids.binaries.len() as u64;
+        for (symbols, missing) in ids.binaries.into_values() {
+            facts.with_symbols += u64::from(symbols > 0);
+            facts.symbols += symbols;
+            if !missing.is_empty() {
+                *facts.missing.entry(missing).or_default() += 1;
+            }
+        }
         facts.sum_sources(trace);
         facts
     }
@@ -150,8 +185,8 @@ impl Facts {
                 _ => {}
             }
         }
-        use BlockType::{Cgroups, Checkpoint, Loss, Stacks, Tasks};
-        if [Stacks, Tasks, Cgroups, Loss, Checkpoint].contains(&block_type) {
+        use BlockType::{Binaries, Cgroups, Checkpoint, Loss, Stacks, Tasks};
+        if [Stacks, Tasks, Cgroups, Loss, Checkpoint, Binaries].contains(&block_type) {
             for table in segment.read(block, &|id| id != meta::INDEX_ENTRY)?.tables {
                 self.table(segment, &table, start_ns, ids);
             }
@@ -176,6 +211,13 @@ impl Facts {
                     *sum = sum.saturating_add(*lost);
                 }
             }
+            meta::BINARY => {
+                let Some(Column::Text(missing)) = table.column(kind, "missing") else { return };
+                for (i, (id, symbols)) in field("binary_id").iter().zip(field("symbols")).enumerate() {
+                    let missing = String::from_utf8_lossy(missing.get(i)).into_owned();
+                    ids.binaries.insert(*id, (*symbols, missing));
+                }
+            }
             meta::RECORDER_STATS => {
                 let rows = field("ts_ns").iter().zip(field("cpu_ns")).zip(field("bpf_ns")).zip(field("max_rss_bytes"));
                 for (((ts_ns, cpu_ns), bpf_ns), max_rss_bytes) in rows {
@@ -185,8 +227,27 @@ impl Facts {
                     }
                 }
             }
+            meta::STACK_STATS => {
+                let rows = field("source").iter().zip(field("space")).zip(field("walked")).zip(field("remembered"));
+                let rows = rows.zip(field("checked")).zip(field("wrong")).zip(field("failed"));
+                for ((((((source, space), walked), remembered), checked), wrong), failed) in rows {
+                    let (walked, remembered, checked) = (*walked, *remembered, *checked);
+                    let counts = StackCounts { walked, remembered, checked, wrong: *wrong, failed: *failed };
+                    let key = (source_name(*source), *space == meta::space::USER);
+                    // Totals, so the highest are the last.
+                    let last = self.stack_counts.entry(key).or_default();
+                    if walked + remembered >= last.walked + last.remembered {
+                        *last = counts;
+                    }
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Bytes that functions of binaries take in the file.
+    pub fn symbol_bytes(&self) -> u64 {
+        self.sizes.get(&(BlockType::BinarySymbols as u8)).map_or(0, |size| size.bytes)
     }
 
     fn sum_sources(&mut self, trace: &Trace) {

@@ -1,10 +1,11 @@
-//! What a cgroup path says: the container runtime, the container, the pod, the systemd unit.
+//! What a cgroup path says: the container runtime, the container, the pod, the systemd unit. The recorder writes it beside the
+//! path (kind `cgroup`); readers parse the path themselves only where a file has nothing but that.
 
 /// What is known of a cgroup from its path alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// `docker`, `containerd`, `cri-o`, `podman` or `kubernetes` where only that much is known.
-    pub runtime: Option<&'static str>,
+    pub runtime: Option<String>,
     /// The runtime's id of the container.
     pub container_id: Option<String>,
     /// Kubernetes' id of the pod.
@@ -33,13 +34,13 @@ pub fn names(path: &str) -> Names {
     for part in path.split('/').filter(|p| !p.is_empty()) {
         if let Some(uid) = pod_uid(part) {
             names.pod_uid = Some(uid);
-            names.runtime = names.runtime.or(Some("kubernetes"));
+            names.runtime = names.runtime.or_else(|| Some("kubernetes".into()));
         } else if let Some((id, runtime)) = scope(part) {
-            (names.container_id, names.runtime) = (Some(id.into()), Some(runtime));
+            (names.container_id, names.runtime) = (Some(id.into()), Some(runtime.into()));
         } else if is_id(part.strip_prefix("libpod-").unwrap_or(part)) {
             let known = DIRECTORIES.iter().find(|(directory, _)| *directory == parent);
             let podman = part.starts_with("libpod-").then_some("podman");
-            let runtime = podman.or(known.map(|(_, runtime)| *runtime)).or(names.runtime);
+            let runtime = podman.or(known.map(|(_, runtime)| *runtime)).map(str::to_owned).or(names.runtime.take());
             // 64 hex digits below nothing that is known are somebody's, but not surely a container.
             if runtime.is_some() {
                 names.container_id = Some(part.strip_prefix("libpod-").unwrap_or(part).into());
@@ -130,7 +131,7 @@ mod tests {
         ];
         for (path, runtime, has_id, has_pod, unit) in rows {
             let names = names(path);
-            assert_eq!(names.runtime, *runtime, "{path}");
+            assert_eq!(names.runtime.as_deref(), *runtime, "{path}");
             assert_eq!(names.container_id.as_ref(), has_id.then_some(&id), "{path}");
             match names.pod_uid {
                 Some(pod) => assert!(*has_pod && pod.replace('-', "") == uid.replace('-', ""), "{path}"),

@@ -1,0 +1,380 @@
+//! The binaries that are mapped: each once, with what it is and an open handle, so that its symbols can be read at the
+//! stop even when its path, container or process is gone by then.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+use bpfrec_format::reader::ReadAt;
+use bpfrec_format::{BlockType, Table, meta};
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+
+use crate::clock;
+use crate::elf::{self, Layout};
+use crate::open::{self, Found};
+use crate::processes::Mapping;
+
+/// More different binaries than this on a host are counted and not looked at.
+const MOST: usize = 16_384;
+/// Open handles at most, where the limit of open files allows them.
+const MOST_HANDLES: usize = 8192;
+/// File descriptors that are left to others.
+const SPARE: u64 = 64;
+/// Bytes at either end of a file that its content id is made of.
+const CONTENT: u64 = 4096;
+/// A binary that could not be opened is tried again at later mappings, this often.
+const TRIES: u8 = 3;
+
+/// Why a binary's symbols are not in the file: `missing` of kind `binary`.
+pub mod missing {
+    /// Neither its process nor its file was there any more.
+    pub const GONE: &str = "gone before it could be opened";
+    /// Too many binaries.
+    pub const HANDLES: &str = "too many open files";
+    /// Stripped.
+    pub const STRIPPED: &str = "no symbols in the file";
+    /// Something else that is mapped and executable.
+    pub const NOT_ELF: &str = "not an ELF file";
+    /// `--symbols-max`.
+    pub const BUDGET: &str = "over --symbols-max";
+    /// A second Ctrl-C, or the time was over.
+    pub const STOPPED: &str = "stopped before it was read";
+    /// The file was changed or cannot be read.
+    pub const UNREADABLE: &str = "cannot be read, or was changed";
+}
+
+/// One binary.
+pub struct Binary {
+    /// Number within the trace.
+    pub id: u64,
+    /// When it was first seen.
+    pub ts_ns: u64,
+    /// Build id; empty when it has none.
+    pub build_id: Vec<u8>,
+    /// Content id; empty where there is a build id.
+    pub content_id: Vec<u8>,
+    /// Path in the mount namespace of its first process.
+    pub path: Vec<u8>,
+    /// Device and inode, as in the mapping.
+    pub file: (u32, u32, u64),
+    /// Bytes.
+    pub size: u64,
+    /// What its headers say; `None` while it was never opened, or is no ELF file.
+    pub layout: Option<Layout>,
+    /// The file.
+    pub handle: Option<File>,
+    /// The vDSO is not a file.
+    pub memory: Option<Vec<u8>>,
+    /// A mapping of it, by which it can be opened again.
+    pub mapping: Mapping,
+    /// Functions in the trace.
+    pub symbols: u32,
+    /// Why there are none; empty for not looked for, or there.
+    pub missing: &'static str,
+    /// About twice the frames of stacks that lie in it.
+    pub hits: u64,
+    /// Segment of the trace that it stands in, and when it was last put there.
+    segment: u32,
+    tries: u8,
+}
+
+/// Device, inode, size and change time: the same file with the same content.
+type FileKey = (u64, u64, u64, i64, i64);
+
+/// All binaries.
+pub struct Binaries {
+    /// In the order in which they were first seen.
+    pub list: Vec<Binary>,
+    by_id: FxHashMap<u64, u32>,
+    by_file: FxHashMap<FileKey, u32>,
+    rows: Rows,
+    segment: u32,
+    vdso: Option<u32>,
+    handles: usize,
+    limit: u64,
+    /// Mappings of binaries beyond [`MOST`].
+    pub over: u64,
+}
+
+/// Rows of kinds `binary` and `binary_segment`.
+pub struct Rows {
+    binaries: Table,
+    segments: Table,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        let table = |kind| Table::new(&meta::kind(kind));
+        Rows { binaries: table(meta::BINARY), segments: table(meta::BINARY_SEGMENT) }
+    }
+}
+
+impl Rows {
+    /// Adds a binary; its device and inode are those of `file`.
+    pub fn push(&mut self, b: &Binary, (major, minor, inode): (u32, u32, u64)) {
+        let (elf_type, machine) = b.layout.as_ref().map_or((0, 0), |l| (l.elf_type, l.machine));
+        let (link, crc) = b.layout.as_ref().map_or((&[][..], 0), |l| (&l.debug_link.0[..], l.debug_link.1));
+        self.binaries.push(&[
+            b.ts_ns.into(),
+            b.id.into(),
+            b.build_id[..].into(),
+            b.content_id[..].into(),
+            b.path[..].into(),
+            major.into(),
+            minor.into(),
+            inode.into(),
+            b.size.into(),
+            u32::from(elf_type).into(),
+            u32::from(machine).into(),
+            link.into(),
+            crc.into(),
+            b.symbols.into(),
+            b.missing.into(),
+        ]);
+        for s in b.layout.iter().flat_map(|l| &l.segments) {
+            self.segments.push(&[b.id.into(), s.offset.into(), s.len.into(), s.addr.into(), s.flags.into()]);
+        }
+    }
+
+    /// The rows so far, for a block.
+    pub fn take(&mut self) -> Option<(BlockType, Vec<Table>)> {
+        let Rows { binaries, segments } = std::mem::take(self);
+        (binaries.rows() > 0).then_some((BlockType::Binaries, vec![binaries, segments]))
+    }
+}
+
+impl Default for Binaries {
+    fn default() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut binaries = Binaries {
+            list: Vec::new(),
+            by_id: FxHashMap::default(),
+            by_file: FxHashMap::default(),
+            rows: Rows::default(),
+            segment: 0,
+            vdso: None,
+            handles: 0,
+            limit,
+            over: 0,
+        };
+        binaries.vdso = crate::vdso::image().and_then(|image| binaries.add_vdso(image));
+        binaries
+    }
+}
+
+impl Binaries {
+    /// Takes note of a mapping and fills in its build id where the kernel did not. Returns the position of the binary,
+    /// if it is one. `others` are processes that live in the same mount namespace.
+    pub fn see(&mut self, m: &mut Mapping, others: impl Iterator<Item = u32>) -> Option<u32> {
+        if m.path == b"[vdso]" {
+            // That of a 32-bit process is another one.
+            let at = self.vdso.filter(|_| m.start > u64::from(u32::MAX))?;
+            m.build_id.clone_from(&self.list[at as usize].build_id);
+            return Some(at);
+        }
+        if !is_file(m) {
+            return None;
+        }
+        let known = first_8(&m.build_id).and_then(|id| self.by_id.get(&id).copied());
+        if let Some(at) = known {
+            let b = &mut self.list[at as usize];
+            if b.handle.is_some() || b.layout.is_some() || b.tries == 0 {
+                self.in_segment(at);
+                return Some(at);
+            }
+            b.tries -= 1;
+        }
+        let found = open::candidates(m, others).find_map(|Found { file, sure }| self.identify(m, file, sure));
+        if let Some(at) = found {
+            m.build_id.clone_from(&self.list[at as usize].build_id);
+            return Some(at);
+        }
+        let id = first_8(&m.build_id)?;
+        known.or_else(|| {
+            let b = Binary { missing: missing::GONE, build_id: m.build_id.clone(), ..Binary::new(id, m) };
+            self.add(b)
+        })
+    }
+
+    /// The binary that `file` is; `None` when it is not the one that `m` maps.
+    fn identify(&mut self, m: &Mapping, file: File, sure: bool) -> Option<u32> {
+        let stat = file.metadata().ok()?;
+        let key = (stat.dev(), stat.ino(), stat.size(), stat.ctime(), stat.ctime_nsec());
+        if let Some(at) = self.by_file.get(&key).copied() {
+            let same = self.list[at as usize].build_id == m.build_id && !m.build_id.is_empty();
+            if same || (sure && m.build_id.is_empty()) {
+                self.in_segment(at);
+                return Some(at);
+            }
+            return None;
+        }
+        let layout = elf::layout(&file);
+        let build_id = layout.as_ref().map_or_else(Vec::new, |l| l.build_id.clone());
+        if !(build_id == m.build_id && !build_id.is_empty() || sure && m.build_id.is_empty()) {
+            return None;
+        }
+        // Code that a runtime writes into memory files is no binary.
+        if layout.is_none() && m.path.starts_with(b"/memfd:") {
+            return None;
+        }
+        let content_id = if build_id.is_empty() { content_id(&file).ok()? } else { Vec::new() };
+        let id = first_8(&build_id).or_else(|| first_8(&content_id))?;
+        let device = (rustix::fs::major(stat.dev()), rustix::fs::minor(stat.dev()), stat.ino());
+        let device = if m.inode == 0 { device } else { (m.major, m.minor, m.inode) };
+        let at = match self.by_id.get(&id).copied() {
+            Some(at) => {
+                let b = &mut self.list[at as usize];
+                if b.layout.is_none() && b.missing == missing::GONE {
+                    (b.size, b.layout, b.missing, b.file) = (stat.size(), layout, "", device);
+                    self.rows.push(b, device);
+                } else if build_id.is_empty() && b.file != device {
+                    // Without a build id a mapping is led to its binary by device and inode: tell these too.
+                    self.rows.push(b, device);
+                }
+                self.in_segment(at);
+                at
+            }
+            None => {
+                let missing = if layout.is_none() { missing::NOT_ELF } else { "" };
+                let size = stat.size();
+                let new = Binary::new(id, m);
+                self.add(Binary { build_id, content_id, file: device, size, layout, missing, ..new })?
+            }
+        };
+        if self.by_file.len() >= 2 * MOST {
+            self.by_file.clear();
+        }
+        self.by_file.insert(key, at);
+        self.keep(at, file);
+        Some(at)
+    }
+
+    fn add(&mut self, mut binary: Binary) -> Option<u32> {
+        if self.list.len() >= MOST {
+            self.over += 1;
+            return None;
+        }
+        let at = self.list.len() as u32;
+        binary.segment = self.segment;
+        self.rows.push(&binary, binary.file);
+        self.by_id.insert(binary.id, at);
+        self.list.push(binary);
+        Some(at)
+    }
+
+    fn add_vdso(&mut self, image: Vec<u8>) -> Option<u32> {
+        let layout = elf::layout(&image)?;
+        let build_id = layout.build_id.clone();
+        let content_id = if build_id.is_empty() { content_id(&image).ok()? } else { Vec::new() };
+        let id = first_8(&build_id).or_else(|| first_8(&content_id))?;
+        let m = Mapping { ts_ns: clock::mono_ns(), path: b"[vdso]".to_vec(), ..Mapping::default() };
+        let size = image.len() as u64;
+        let new = Binary::new(id, &m);
+        self.add(Binary { build_id, content_id, size, layout: Some(layout), memory: Some(image), ..new })
+    }
+
+    /// Keeps a handle within the bounds.
+    fn keep(&mut self, at: u32, file: File) {
+        let b = &mut self.list[at as usize];
+        if b.handle.is_some() || b.layout.is_none() {
+            return;
+        }
+        if self.handles < MOST_HANDLES && (file.as_raw_fd() as u64) + SPARE < self.limit {
+            self.handles += 1;
+            b.handle = Some(file);
+        }
+    }
+
+    /// Each segment of the trace tells of the binaries that are mapped in its time.
+    fn in_segment(&mut self, at: u32) {
+        let b = &mut self.list[at as usize];
+        if b.segment != self.segment {
+            b.segment = self.segment;
+            self.rows.push(b, b.file);
+        }
+    }
+
+    /// From now on binaries are told of anew when they are seen.
+    pub fn next_segment(&mut self) {
+        self.segment += 1;
+        if let Some(vdso) = self.vdso {
+            self.in_segment(vdso);
+        }
+    }
+
+    /// Rows since the last call.
+    pub fn take_rows(&mut self) -> Option<(BlockType, Vec<Table>)> {
+        self.rows.take()
+    }
+}
+
+impl Binary {
+    fn new(id: u64, m: &Mapping) -> Binary {
+        Binary {
+            id,
+            ts_ns: m.ts_ns,
+            build_id: Vec::new(),
+            content_id: Vec::new(),
+            path: m.path.clone(),
+            file: (m.major, m.minor, m.inode),
+            size: 0,
+            layout: None,
+            handle: None,
+            memory: None,
+            mapping: m.clone(),
+            symbols: 0,
+            missing: "",
+            hits: 0,
+            segment: 0,
+            tries: TRIES,
+        }
+    }
+
+    /// Its file, if need be opened again, or why not.
+    pub fn reader(&mut self) -> Result<Box<dyn ReadAt>, &'static str> {
+        if let Some(image) = self.memory.take() {
+            return Ok(Box::new(image));
+        }
+        if let Some(file) = self.handle.take() {
+            return Ok(Box::new(file));
+        }
+        if self.layout.is_none() {
+            return Err(if self.missing.is_empty() { missing::GONE } else { self.missing });
+        }
+        let is_this = |found: &Found| {
+            let layout = elf::layout(&found.file).unwrap_or_default();
+            layout.build_id == self.build_id
+                && (!layout.build_id.is_empty() || content_id(&found.file).is_ok_and(|id| id == self.content_id))
+        };
+        let again = open::candidates(&self.mapping, std::iter::empty()).find(is_this);
+        again.map(|found| Box::new(found.file) as Box<dyn ReadAt>).ok_or(missing::HANDLES)
+    }
+}
+
+/// Whether a mapping is of something that may be a binary: not anonymous memory, shared memory or a device.
+fn is_file(m: &Mapping) -> bool {
+    let never = [&b"//anon"[..], b"/dev/", b"/SYSV", b"/anon_hugepage", b"/[aio]"];
+    m.path.starts_with(b"/") && !never.iter().any(|n| m.path.starts_with(n)) && (m.inode != 0 || !m.build_id.is_empty())
+}
+
+fn first_8(id: &[u8]) -> Option<u64> {
+    match id {
+        [] => None,
+        // A short build id is padded with zeros.
+        id => Some(id.iter().take(8).rev().fold(0, |v, b| v << 8 | u64::from(*b))),
+    }
+}
+
+/// First 16 bytes of the SHA-256 of a file's first and last 4096 bytes and its length.
+fn content_id(file: &dyn ReadAt) -> std::io::Result<Vec<u8>> {
+    let len = file.len()?;
+    let mut part = vec![0; len.min(CONTENT) as usize];
+    let mut hash = Sha256::new();
+    for offset in [0, len - part.len() as u64] {
+        file.read_exact_at(&mut part, offset)?;
+        hash.update(&part);
+    }
+    hash.update(len.to_be_bytes());
+    Ok(hash.finalize()[..16].to_vec())
+}

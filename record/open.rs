@@ -1,0 +1,75 @@
+//! Opens the very file that a process maps: never one that only happens to have the same name.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+use crate::processes::Mapping;
+
+/// How a file was found.
+pub struct Found {
+    /// Open for reading.
+    pub file: File,
+    /// Whether device and inode are those of the mapping, or the kernel led us to it by the mapping itself. Else the
+    /// build id must agree.
+    pub sure: bool,
+}
+
+/// The files that `m` may map, best first: by the mapping itself, then by its path in the root of the process, then in
+/// the roots of `others`, which live in the same mount namespace.
+pub fn candidates(m: &Mapping, others: impl Iterator<Item = u32>) -> impl Iterator<Item = Found> {
+    let by_mapping = by_mapping(m);
+    let in_roots = std::iter::once(m.pid).chain(others).filter_map(|pid| {
+        let file = in_root(pid, &m.path)?;
+        let sure = is_it(&file, m);
+        Some(Found { file, sure })
+    });
+    by_mapping.into_iter().chain(in_roots)
+}
+
+fn by_mapping(m: &Mapping) -> Option<Found> {
+    let link = format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start + m.len);
+    let file = regular(openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?)?;
+    // Another program may lie there by now: the process has run an exec since. On overlay file systems the device of a
+    // mapping is another than the file's, so there the name has to do.
+    let name = || std::fs::read_link(&link).is_ok_and(|l| strip_deleted(l.as_os_str().as_bytes()) == m.path);
+    let sure = is_it(&file, m) || (m.inode != 0 && name());
+    Some(Found { file, sure })
+}
+
+fn in_root(pid: u32, path: &[u8]) -> Option<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = openat(CWD, format!("/proc/{pid}/root"), flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    // Links in there must not lead out of that root into this one.
+    let path = Path::new(OsStr::from_bytes(path));
+    regular(openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?)
+}
+
+/// Opens what an O_PATH descriptor stands for, if that is an ordinary file: opening a pipe or a device may block, or do
+/// something.
+fn regular(path: OwnedFd) -> Option<File> {
+    let stat = rustix::fs::fstat(path.as_fd()).ok()?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return None;
+    }
+    let again = format!("/proc/self/fd/{}", path.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOATIME;
+    let open = |flags| openat(CWD, &*again, flags, Mode::empty());
+    open(flags).or_else(|_| open(flags - OFlags::NOATIME)).ok().map(File::from)
+}
+
+fn is_it(file: &File, m: &Mapping) -> bool {
+    let Ok(meta) = file.metadata() else { return false };
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    m.inode != 0 && (meta.ino(), major, minor) == (m.inode, m.major, m.minor)
+}
+
+/// A path without the mark that the kernel puts behind a deleted one.
+pub fn strip_deleted(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b" (deleted)").unwrap_or(path)
+}

@@ -1,0 +1,112 @@
+//! What is known of processes and their binaries, from the records of the kernel and from /proc; shared by the thread
+//! that waits for records, the one that takes snapshots and the main loop.
+
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use bpfrec_format::{BlockType, Table, meta};
+
+use crate::binaries::Binaries;
+use crate::images::Images;
+use crate::processes::Mapping;
+use crate::sideband::{Record, Sideband};
+
+/// See the module.
+pub struct Seen {
+    /// Binaries.
+    pub binaries: Binaries,
+    /// Who maps them.
+    pub images: Images,
+    /// The kernel's records.
+    pub sideband: Option<Sideband>,
+    mappings: Table,
+    kernel: Table,
+}
+
+/// Shared between threads. It is locked while files are read, so nobody waits for it without a limit.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Seen>>);
+
+impl Shared {
+    /// Nothing is known yet.
+    pub fn new() -> Shared {
+        Shared(Arc::new(Mutex::new(Seen {
+            binaries: Binaries::default(),
+            images: Images::default(),
+            sideband: None,
+            mappings: Table::new(&meta::kind(meta::MAPPING)),
+            kernel: Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE)),
+        })))
+    }
+
+    /// Waits.
+    pub fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits at most so long: a file of a binary may lie on a file system that does not answer.
+    pub fn lock_within(&self, limit: Duration) -> Option<MutexGuard<'_, Seen>> {
+        let start = Instant::now();
+        loop {
+            match self.0.try_lock() {
+                Ok(seen) => return Some(seen),
+                Err(TryLockError::Poisoned(seen)) => return Some(seen.into_inner()),
+                Err(TryLockError::WouldBlock) if start.elapsed() >= limit => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// Reads the kernel's records. Returns whether a binary was among them that was not known before.
+    pub fn read(&mut self) -> bool {
+        let Some(mut sideband) = self.sideband.take() else { return false };
+        let before = self.binaries.list.len();
+        for (ts_ns, record) in sideband.read() {
+            match record {
+                Record::Map(mut mapping) => self.map(&mut mapping, true),
+                Record::Fork { pid, parent } => self.images.fork(pid, parent, ts_ns),
+                Record::Exec { pid } => self.images.exec(pid, ts_ns),
+                Record::Exit { pid } => self.images.exit(pid),
+                Record::Namespaces { pid, mount } => self.images.enter(pid, mount),
+                Record::Symbol { addr, len, gone, bpf, name } => self.kernel.push(&[
+                    ts_ns.into(),
+                    addr.into(),
+                    len.into(),
+                    u32::from(gone).into(),
+                    name[..].into(),
+                    if bpf { "bpf" } else { "" }.into(),
+                ]),
+            }
+        }
+        self.sideband = Some(sideband);
+        self.binaries.list.len() > before
+    }
+
+    /// Takes note of a mapping; with `row` also for the file.
+    pub fn map(&mut self, mapping: &mut Mapping, row: bool) {
+        let (pid, images) = (mapping.pid, &self.images);
+        // Only looked for when the process itself is gone.
+        let neighbours = std::iter::once_with(|| images.neighbours(pid)).flatten();
+        let binary = self.binaries.see(mapping, neighbours);
+        self.images.map(mapping, binary);
+        if row {
+            mapping.push_to(&mut self.mappings);
+        }
+    }
+
+    /// Changes since the last call, for the file.
+    pub fn take(&mut self) -> Vec<(BlockType, Vec<Table>)> {
+        let mut changes = Vec::new();
+        for (table, block_type) in [(&mut self.mappings, BlockType::Maps), (&mut self.kernel, BlockType::KernelSymbols)]
+        {
+            if table.rows() > 0 {
+                let empty = Table::new(&meta::kind(table.kind));
+                changes.push((block_type, vec![std::mem::replace(table, empty)]));
+            }
+        }
+        changes.extend(self.binaries.take_rows());
+        changes
+    }
+}

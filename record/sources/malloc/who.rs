@@ -1,0 +1,101 @@
+//! Whose memory is recorded, and so which files may need probes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::processes::Mapping;
+use crate::sources::Context;
+
+/// Whose.
+///
+/// Of processes that are named probes are bound to each of them: no other process gets a breakpoint. A command's children
+/// and the later processes of a cgroup cannot be named beforehand, and until the recorder knew them they would have run
+/// unseen. So for these the file has the probes, every process that maps it pays for the trap, and the BPF program looks
+/// whom it concerns.
+pub enum Who {
+    /// These processes.
+    Pids(Vec<u32>),
+    /// What is in this cgroup and those below it.
+    Cgroup(String),
+    /// The recorder's command and its children.
+    Family(Option<MapHandle>),
+    /// Whoever maps a library that was named.
+    Everyone,
+}
+
+impl Who {
+    /// What the command line says.
+    pub fn new(context: &Context<'_>) -> Result<Who> {
+        let args = context.args;
+        Ok(if !args.pid.is_empty() {
+            Who::Pids(args.pid.clone())
+        } else if let Some(cgroup) = context.cgroup {
+            Who::Cgroup(cgroup.trim_end_matches('/').to_owned())
+        } else if !args.command.is_empty() {
+            Who::Family(None)
+        } else if !args.memory.lib.is_empty() {
+            Who::Everyone
+        } else {
+            bail!(
+                "whose memory? -p PID, --cgroup PATH, a command (-- COMMAND), or --lib PATH for all that use a library"
+            )
+        })
+    }
+
+    /// Whether `pid` is one of them.
+    pub fn has(&self, pid: u32) -> bool {
+        match self {
+            Who::Pids(pids) => pids.contains(&pid),
+            Who::Cgroup(path) => in_cgroup(pid, path),
+            Who::Family(map) => {
+                map.as_ref().is_some_and(|map| matches!(map.lookup(&pid.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))))
+            }
+            Who::Everyone => false,
+        }
+    }
+
+    /// The process that a probe of `pid`'s file is bound to; -1: none, all that map the file have it.
+    pub fn bound_to(&self, pid: u32) -> i32 {
+        if matches!(self, Who::Pids(_)) { pid as i32 } else { -1 }
+    }
+
+    /// Processes that are there now.
+    pub fn pids(&self) -> Vec<u32> {
+        match self {
+            Who::Pids(pids) => pids.clone(),
+            Who::Cgroup(_) => {
+                let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+                entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| self.has(*pid)).collect()
+            }
+            Who::Family(_) | Who::Everyone => Vec::new(),
+        }
+    }
+}
+
+/// Whether a process is in a cgroup (v2) or below it.
+fn in_cgroup(pid: u32, path: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    own.and_then(|own| own.strip_prefix(path)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Files that a process maps for execution, each once.
+pub fn mapped_by(pid: u32) -> Vec<Mapping> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mut mappings: Vec<Mapping> =
+        maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, 0)).filter(|m| m.inode != 0).collect();
+    mappings.sort_by_key(|m| (m.major, m.minor, m.inode));
+    mappings.dedup_by_key(|m| (m.major, m.minor, m.inode));
+    mappings
+}
+
+/// `path` as process `pid` sees it: in its own root, which is a container's.
+pub fn seen_by(pid: u32, path: &Path) -> PathBuf {
+    match path.strip_prefix("/") {
+        Ok(inside) => Path::new("/proc").join(pid.to_string()).join("root").join(inside),
+        Err(_) => path.to_owned(),
+    }
+}

@@ -1,0 +1,79 @@
+//! The thread that the kernel's records wake: it opens a binary within a moment of its first mapping, for its process
+//! may live a few milliseconds only. Idle it costs nothing.
+
+use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+
+use crate::seen::Shared;
+
+/// Longest pause after records with nothing new: processes that start by the thousand, all of the same few programs,
+/// wake us 250 times a second and not thousands of times.
+const LONGEST_PAUSE: Duration = Duration::from_millis(4);
+/// The first such pause.
+const FIRST_PAUSE: Duration = Duration::from_micros(250);
+/// Mark of the descriptor that ends the thread.
+const STOP: u64 = u64::MAX;
+
+/// The thread.
+pub struct Watch {
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Starts it.
+    pub fn start(seen: Shared) -> Result<Watch> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")?;
+        let on = epoll::EventFlags::IN;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), on).context("epoll")?;
+        for ring in seen.lock().sideband.iter().flat_map(|s| &s.rings) {
+            // Edge-triggered: who drains a ring does not say so to the event.
+            epoll::add(&epoll, ring, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
+        }
+        let thread = std::thread::Builder::new().name("bpfrec-watch".into()).spawn(move || watch(&epoll, &seen))?;
+        Ok(Watch { stop, thread: Some(thread) })
+    }
+
+    /// Ends the thread; it is not waited for when it hangs in a file system that does not answer.
+    pub fn stop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        let Some(thread) = self.thread.take() else { return };
+        for _ in 0..200 {
+            if thread.is_finished() {
+                let _ = thread.join();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn watch(epoll: &OwnedFd, seen: &Shared) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
+        match epoll::wait(epoll, &mut events, None) {
+            Ok(count) if events[..count].iter().any(|e| e.data.u64() == STOP) => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+        pause = match seen.lock().read() {
+            true => Duration::ZERO,
+            false => (2 * pause).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+        };
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Needs root: waits are as long as the program itself says, with the stacks of where it waited.
+#![cfg(all(feature = "record", feature = "analyze", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use bpfrec_format::events::offcpu_flag;
+use bpfrec_format::{BlockType, Column, Trace, meta};
+use common::*;
+use serde_json::Value;
+
+/// A thread, or a function in it: what `waits` says of its own time.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    tid: u64,
+    begin_ns: u64,
+    wall_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Said {
+    fn off_ns(&self) -> f64 {
+        (self.wall_ns - self.cpu_ns) as f64
+    }
+}
+
+/// The output of `waits`.
+#[derive(Default)]
+struct Truth {
+    of: BTreeMap<String, Said>,
+    functions: BTreeMap<u64, String>,
+}
+
+impl Truth {
+    fn add(&mut self, line: &str) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| fields[at].parse().unwrap_or_else(|_| panic!("{line}"));
+        if fields[0] == "at" {
+            self.functions.insert(number(2), fields[1].into());
+        } else {
+            let said = Said { tid: number(1), begin_ns: number(2), wall_ns: number(3), cpu_ns: number(4) };
+            self.of.insert(fields[0].into(), said);
+        }
+    }
+
+    fn parse(output: &str) -> Truth {
+        let mut truth = Truth::default();
+        output.lines().for_each(|line| truth.add(line));
+        truth
+    }
+
+    /// The functions that `waits` told of, among the frames.
+    fn named(&self, frames: &[u64]) -> BTreeSet<&str> {
+        let name = |ip: &u64| {
+            let (at, name) = self.functions.range(..=ip).next_back()?;
+            // They are smaller than that, and 512 apart.
+            (ip - at < 400).then_some(name.as_str())
+        };
+        frames.iter().filter_map(name).collect()
+    }
+}
+
+/// The stacks that a trace defines.
+fn stacks(trace: &Path) -> BTreeMap<u64, Vec<u64>> {
+    let trace = Trace::open(trace).unwrap();
+    let mut stacks = BTreeMap::new();
+    for (_, segment) in &trace.segments {
+        let kind = segment.registry.get(meta::STACK).unwrap();
+        for block in segment.blocks_of(BlockType::Stacks) {
+            for table in segment.read(block, &|id| id == meta::STACK).unwrap().tables {
+                let ids = table.column(kind, "stack_id").map_or(&[][..], Column::ints);
+                let Some(Column::List(frames)) = table.column(kind, "frames") else { panic!("no frames") };
+                stacks.extend(ids.iter().enumerate().map(|(row, id)| (*id, frames.get(row).to_vec())));
+            }
+        }
+    }
+    stacks
+}
+
+/// Rows of source offcpu.
+fn rows(trace: &Path) -> Vec<Value> {
+    let mut rows = Vec::new();
+    replay(trace, |event| {
+        if event["kind"].as_str().unwrap().starts_with("offcpu_") {
+            rows.push(event.clone());
+        }
+    });
+    rows
+}
+
+fn number(row: &Value, field: &str) -> u64 {
+    let value = &row[field];
+    let text = || value.as_str().and_then(|s| u64::from_str_radix(s.strip_prefix("0x")?, 16).ok());
+    value.as_u64().or_else(text).unwrap_or_else(|| panic!("{field} of {row}"))
+}
+
+/// Nanoseconds of a wait that lie in the time that is told of.
+fn inside(row: &Value, said: &Said) -> u64 {
+    let end = number(row, "ts_ns");
+    let begin = end - number(row, "wait_ns");
+    end.min(said.begin_ns + said.wall_ns).saturating_sub(begin.max(said.begin_ns))
+}
+
+/// A recording of `waits`, with what it says of itself.
+struct Recorded {
+    truth: Truth,
+    rows: Vec<Value>,
+    stacks: BTreeMap<u64, Vec<u64>>,
+    info: Value,
+}
+
+fn record_waits(scratch: &Scratch, name: &str, rounds: u32, options: &[&str]) -> Recorded {
+    let trace = scratch.path(name);
+    let options: Vec<_> = ["-e", "offcpu"].iter().chain(options).copied().collect();
+    let script = format!("exec {} {rounds} \"$dir/file\"", load("waits").display());
+    let truth = Truth::parse(&record_while(scratch, &trace, &options, &script));
+    assert_no_loss(&trace);
+    Recorded { truth, rows: rows(&trace), stacks: stacks(&trace), info: info(&trace) }
+}
+
+impl Recorded {
+    /// Rows of a thread within its time, with their nanoseconds in it.
+    fn of_thread(&self, name: &str) -> impl Iterator<Item = (&Value, u64)> {
+        let said = self.truth.of[name];
+        let rows = self.rows.iter().filter(move |row| number(row, "tid") == said.tid);
+        rows.map(move |row| (row, inside(row, &said))).filter(|(_, ns)| *ns > 0)
+    }
+
+    fn frames(&self, row: &Value, field: &str) -> &[u64] {
+        self.stacks.get(&number(row, field)).map_or(&[], Vec::as_slice)
+    }
+
+    fn waits_in(&self, row: &Value, function: &str) -> bool {
+        self.truth.named(self.frames(row, "user_stack_id")).contains(function)
+    }
+
+    fn sum_in(&self, thread: &str, function: &str) -> f64 {
+        self.of_thread(thread).filter(|(row, _)| self.waits_in(row, function)).map(|(_, ns)| ns as f64).sum()
+    }
+
+    fn assert_total(&self, thread: &str) {
+        let sum: u64 = self.of_thread(thread).map(|(_, ns)| ns).sum();
+        assert_near(&format!("{thread} off the CPU, ns"), sum as f64, self.truth.of[thread].off_ns(), 0.01);
+    }
+
+    /// Kernel stacks of at least a tenth of the waits in `function`, as text.
+    fn main_kernel_stacks(&self, function: &str) -> BTreeSet<String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let seen = |row: &&Value| number(row, "flags") & u64::from(offcpu_flag::END_UNSEEN) == 0;
+        let here: Vec<_> =
+            self.of_thread("waiter").map(|(row, _)| row).filter(seen).filter(|r| self.waits_in(r, function)).collect();
+        for row in &here {
+            *counts.entry(format!("{:x?}", self.frames(row, "kernel_stack_id"))).or_default() += 1;
+        }
+        counts.into_iter().filter(|(_, n)| n * 10 > here.len()).map(|(stack, _)| stack).collect()
+    }
+}
+
+const FUNCTIONS: [&str; 4] = ["wait_clock", "wait_lock", "wait_pipe", "wait_disk"];
+
+#[test]
+fn root_waits_add_up_by_thread_and_by_function() {
+    let Some(_alone) = alone_as_root("waits") else { return };
+    let scratch = Scratch::new();
+    let seen = record_waits(&scratch, "t.bpr", 60, &[]);
+    seen.assert_total("waiter");
+    seen.assert_total("twofold");
+    let truth = &seen.truth.of;
+    let all = truth["waiter"].off_ns();
+    for function in FUNCTIONS {
+        let (got, expected) = (seen.sum_in("waiter", function), truth[function].off_ns());
+        let off = (got - expected).abs() / all;
+        assert!(off < 0.02, "{function}: {got} ns, expected {expected}, {:.2} % of all time off the CPU", off * 100.0);
+    }
+    // The same instruction and stack pointer, but two callers.
+    for caller in ["caller_one", "caller_two"] {
+        assert_near(caller, seen.sum_in("twofold", caller), truth[caller].off_ns(), 0.02);
+    }
+    let counts = seen.info["stack_counts"].as_array().unwrap();
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    for space in counts {
+        assert!(number(space, "remembered") > 0, "{space}");
+        // That these cannot be wrong is what their keys are for.
+        assert_eq!(number(space, "wrong"), 0, "{space}");
+    }
+    // Whoever holds the lock wakes the waiter.
+    let helper = truth["helper"].tid;
+    let locks: Vec<_> = seen.of_thread("waiter").filter(|(row, _)| seen.waits_in(row, "wait_lock")).collect();
+    let long = locks.iter().filter(|(row, ns)| *ns > 5_000_000 && number(row, "prev_state") & 1 == 1);
+    let woken = long.clone().filter(|(row, _)| number(row, "waker_tid") == helper).count();
+    assert!(woken * 10 > long.clone().count() * 8 && woken > 40, "{woken} of {} by the helper", long.count());
+    assert!(seen.rows.iter().all(|row| number(row, "queued_ns") <= number(row, "wait_ns")));
+}
+
+#[test]
+fn root_remembered_stacks_are_those_that_are_walked() {
+    let Some(_alone) = alone_as_root("remembered stacks") else { return };
+    let scratch = Scratch::new();
+    let remembered = record_waits(&scratch, "remembered.bpr", 40, &[]);
+    let exact = record_waits(&scratch, "exact.bpr", 40, &["--exact-stacks"]);
+    let flags = u64::from(offcpu_flag::KERNEL_REMEMBERED | offcpu_flag::USER_REMEMBERED);
+    let marked = |seen: &Recorded| seen.rows.iter().filter(|row| number(row, "flags") & flags == flags).count();
+    assert!(marked(&remembered) > 100, "{} rows with both stacks remembered", marked(&remembered));
+    assert_eq!(marked(&exact), 0);
+    for function in ["wait_clock", "wait_lock", "wait_pipe"] {
+        let (a, b) = (remembered.main_kernel_stacks(function), exact.main_kernel_stacks(function));
+        assert!(!a.is_empty() && a.iter().all(|stack| stack.len() > 40), "{function}: {a:?}");
+        assert_eq!(a, b, "kernel stacks of {function}");
+    }
+}
+
+#[test]
+fn root_short_waits_are_summed_up() {
+    let Some(_alone) = alone_as_root("short waits") else { return };
+    let scratch = Scratch::new();
+    let seen = record_waits(&scratch, "t.bpr", 60, &["--min-wait", "15ms", "--waker-stacks"]);
+    let of = |kind: &str| seen.rows.iter().filter(|row| row["kind"] == kind).collect::<Vec<_>>();
+    let seen_to_end = |row: &&&Value| number(row, "flags") & u64::from(offcpu_flag::END_UNSEEN) == 0;
+    assert!(of("offcpu_wait").iter().filter(seen_to_end).all(|row| number(row, "wait_ns") >= 15_000_000));
+    let waiter = seen.truth.of["waiter"];
+    let short = of("offcpu_short").into_iter().filter(|row| number(row, "tid") == waiter.tid);
+    let (rows, count) = short.fold((0, 0), |(rows, count), row| (rows + 1, count + number(row, "count")));
+    assert!((1..30).contains(&rows) && count >= 3 * 60, "{count} short waits in {rows} rows");
+    // A sum does not tell where its parts lie, so this is over the life of the thread.
+    let all = seen.rows.iter().filter(|row| number(row, "tid") == waiter.tid);
+    let sum: u64 = all.map(|row| number(row, "wait_ns")).sum();
+    assert!(sum as f64 > 0.99 * waiter.off_ns(), "{sum} ns, said {}", waiter.off_ns());
+    let helped = seen.rows.iter().filter(|row| number(row, "waker_kernel_stack_id") != 0).count();
+    assert!(helped > 10, "{helped} rows with the waker's stack");
+}
+
+/// A `waits` that runs on, killed with its owner.
+struct Running(Child, Truth, #[allow(dead_code)] BufReader<ChildStdout>);
+
+impl Running {
+    fn start(scratch: &Scratch, name: &str) -> Running {
+        let mut command = Command::new("stdbuf");
+        command.arg("-oL").arg(load("waits")).arg("1000000").arg(scratch.path(name));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut truth = Truth::default();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        while !truth.of.contains_key("forever") {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).unwrap() > 0, "waits ended early");
+            truth.add(line.trim_end());
+        }
+        // Kept open: whoever writes into a closed pipe is killed.
+        Running(child, truth, output)
+    }
+
+    fn forever(&self) -> u64 {
+        self.1.of["forever"].tid
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn root_a_thread_that_is_blocked_all_the_time_is_there() {
+    let Some(_alone) = alone_as_root("blocked threads") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let before = Running::start(&scratch, "before");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let recording = Attached::start(&scratch, &trace, &["-e", "offcpu"]);
+    let during = Running::start(&scratch, "during");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    recording.finish();
+    let (rows, stacks) = (rows(&trace), stacks(&trace));
+    let open = |tid: u64| {
+        let of: Vec<_> = rows.iter().filter(|r| number(r, "tid") == tid && r["kind"] == "offcpu_open").collect();
+        assert_eq!(of.len(), 1, "open rows of {tid}: {of:?}");
+        of[0]
+    };
+    let began_before = u64::from(offcpu_flag::BEGAN_BEFORE);
+    for (load, flag) in [(&before, began_before), (&during, 0)] {
+        let row = open(load.forever());
+        assert_eq!(number(row, "flags") & began_before, flag, "{row}");
+        assert_eq!(number(row, "prev_state") & 1, 1, "interruptible: {row}");
+        assert!(number(row, "wait_ns") > 500_000_000, "{row}");
+        assert_eq!(number(row, "queued_ns"), 0, "{row}");
+        assert!(stacks.contains_key(&number(row, "kernel_stack_id")), "{row}");
+    }
+    // Its user stack was taken when it left.
+    let row = open(during.forever());
+    assert!(during.1.named(&stacks[&number(row, "user_stack_id")]).contains("wait_forever"), "{row}");
+    assert!(rows.iter().all(|row| number(row, "tid") != 0), "the idle task has no waits");
+}
+
+#[test]
+fn root_only_the_chosen_processes_wait() {
+    let Some(_alone) = alone_as_root("filtered waits") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let (chosen, other) = (Running::start(&scratch, "chosen"), Running::start(&scratch, "other"));
+    let pid = u64::from(chosen.0.id());
+    record_while(&scratch, &trace, &["-e", "offcpu", "-p", &pid.to_string()], "sleep 1");
+    drop(other);
+    let rows = rows(&trace);
+    assert!(rows.len() > 50, "{} rows", rows.len());
+    assert!(rows.iter().all(|row| row["pid"] == pid), "rows of other processes");
+    assert!(rows.iter().any(|row| number(row, "tid") == chosen.forever() && row["kind"] == "offcpu_open"));
+}
