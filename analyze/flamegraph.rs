@@ -6,7 +6,7 @@ use inferno::flamegraph::{self, Options, color::BackgroundColor, color::PaletteM
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
-use crate::symbols::Frame;
+use crate::symbols::{Frame, NameSource};
 use crate::text::plain;
 
 /// Whose code it is.
@@ -35,6 +35,7 @@ impl Cell {
         let library = frame.binary.contains(".so");
         let package = match frame {
             f if f.kernel => Package::Kernel,
+            f if matches!(f.source, NameSource::PerfMap | NameSource::JitDump) => Package::Program,
             f if f.binary.is_empty() || !f.binary.starts_with('/') => Package::Other,
             f if f.binary == exe || (!library && base(&f.binary) == base(exe)) => Package::Program,
             _ if library || !exe.is_empty() => Package::Library,

@@ -17,7 +17,9 @@
 pub mod binaries;
 pub mod cgroups;
 pub mod clock;
+pub mod cut;
 pub mod damage;
+pub mod jit;
 pub mod kernel;
 pub mod losses;
 pub mod mappings;
@@ -26,6 +28,7 @@ pub mod recorded;
 pub mod stacks;
 pub mod symbols;
 pub mod tasks;
+pub mod versions;
 
 // Pass 2: events in order, and what is made of several.
 pub mod block_io;

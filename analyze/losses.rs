@@ -27,10 +27,7 @@ pub struct Loss {
 impl Loss {
     /// Whether events are missing, rather than something about them.
     pub fn is_of_events(&self) -> bool {
-        !matches!(
-            self.reason,
-            reason::STACK_RING_FULL | reason::STACK_UNDEFINED | reason::MAPPINGS_LOST | reason::TABLE_FULL
-        )
+        reason::loses_events(self.reason)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which file lay at an address of a process at a moment.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 use crate::tasks::{Image, Tasks};
@@ -97,6 +99,30 @@ impl Mappings {
             self.of_pid.insert(of_pid[0].pid, (start, start + of_pid.len()));
             start += of_pid.len();
         }
+    }
+
+    /// Mappings in whose place another file lay before, by process.
+    pub(crate) fn replaced(&self) -> FxHashMap<u32, Vec<&Mapping>> {
+        let mut replaced: FxHashMap<u32, Vec<&Mapping>> = FxHashMap::default();
+        for (pid, (start, end)) in &self.of_pid {
+            // What lies where at the moment, by address; no two overlap.
+            let mut now: BTreeMap<u64, &Mapping> = BTreeMap::new();
+            for row in &self.rows[*start..*end] {
+                let last = row.start.saturating_add(row.len);
+                let under = now.range(..last).rev().take_while(|(_, m)| m.start + m.len > row.start);
+                let under: Vec<&Mapping> = under.map(|(_, m)| *m).collect();
+                let bias = |m: &Mapping| m.start.wrapping_sub(m.offset);
+                let other = |m: &&Mapping| (m.file, bias(m)) != (row.file, bias(row));
+                if under.iter().any(other) && self.files[row.file as usize].is_file() {
+                    replaced.entry(*pid).or_default().push(row);
+                }
+                for m in under {
+                    now.remove(&m.start);
+                }
+                now.insert(row.start, row);
+            }
+        }
+        replaced
     }
 
     /// The mapping of `pid` that `addr` lay in at `ts_ns`.

@@ -11,12 +11,14 @@ use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::error::Result;
+use crate::jit::JitSymbols;
 use crate::kernel::KernelSymbols;
 use crate::losses::Losses;
 use crate::mappings::Mappings;
 use crate::recorded::Recorded;
 use crate::stacks::Stacks;
 use crate::tasks::Tasks;
+use crate::versions::Versions;
 use crate::view::View;
 
 /// Totals of a source at the end.
@@ -54,6 +56,10 @@ pub struct Meta {
     pub stacks: Stacks,
     /// Executable mappings.
     pub mappings: Mappings,
+    /// Functions that were compiled while they ran.
+    pub jit: JitSymbols,
+    /// Stacks that mean different functions at different times.
+    pub versions: Versions,
     /// Binaries that are mapped.
     pub binaries: Binaries,
     /// Kernel symbols.
@@ -148,6 +154,8 @@ impl Meta {
         meta.tasks.finish();
         meta.cgroups.finish();
         meta.mappings.finish();
+        meta.jit.finish();
+        meta.versions = Versions::new(&mut meta.stacks, &meta.jit, &meta.mappings);
         meta.binaries.finish();
         meta.kernel.finish();
         meta.losses.finish();
@@ -162,6 +170,7 @@ impl Meta {
             meta::TASK | events::SCHED_FORK..=events::TASK_RENAME => self.tasks.add(&kind.name, view),
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => self.cgroups.add(&kind.name, view),
             meta::MAPPING => self.mappings.add(view),
+            meta::JIT_SYMBOL => self.jit.add(view),
             meta::BINARY => self.binaries.add(view),
             meta::BINARY_SEGMENT => self.binaries.add_segments(view),
             meta::BINARY_SYMBOL => self.binaries.add_functions(view),

@@ -80,6 +80,7 @@ pub fn visit(trace: &Trace, meta: &Meta, options: &Options<'_>, visitors: &mut [
     let (done, total) = (AtomicU64::new(0), slabs.total);
     let mut next = slabs.next_slab();
     while let Some(mut slab) = next {
+        meta.versions.apply(&mut slab);
         let use_it = || -> Result<()> {
             let ((found, ios), memory) = rayon::join(
                 || {

@@ -40,6 +40,11 @@ impl Stacks {
         }
     }
 
+    /// The same addresses as `stack`, from another moment on.
+    pub(crate) fn add_version(&mut self, id: u64, stack: &Stack, ts_ns: u64) {
+        self.by_id.insert(id, Stack { ts_ns, ..*stack });
+    }
+
     /// The stack with this id.
     pub fn get(&self, id: u64) -> Option<&Stack> {
         self.by_id.get(&id)

@@ -30,6 +30,7 @@ pub use self::names::{Have, HitBinary};
 pub(crate) use self::names::{Search, search};
 pub use self::options::{Debuginfod, Options};
 pub(crate) use self::places::{Place, Places};
+use crate::jit;
 use crate::meta::Meta;
 
 /// A stack whose frames are known.
@@ -62,7 +63,7 @@ impl Symbols {
         let mut offsets = vec![Vec::new(); hits.len()];
         // Where the name of each place will stand.
         let slot = |place: &Place| match place {
-            Place::File(hit, offset) => {
+            Place::File(hit, offset, _) => {
                 let of_hit: &mut Vec<u64> = &mut offsets[*hit as usize];
                 of_hit.push(*offset);
                 of_hit.len() - 1
@@ -77,10 +78,15 @@ impl Symbols {
         for (place, slot) in places.iter().zip(slots) {
             let begin = frames.len() as u32;
             match place {
-                Place::File(hit, offset) => {
+                // A runtime may compile into its own file.
+                Place::File(hit, _, Some(place)) if names.of[*hit as usize][slot].name.is_none() => {
+                    frames.push(compiled(meta, *place));
+                }
+                Place::File(hit, offset, _) => {
                     let named = &names.of[*hit as usize][slot];
                     frames.extend(in_file(&names.binaries[*hit as usize], *hit, *offset, named));
                 }
+                Place::Compiled(place) => frames.push(compiled(meta, *place)),
                 Place::Kernel(addr, moment) => frames.push(in_kernel(meta, *addr, *moment)),
                 Place::Unknown(addr) => frames.push(unknown("unknown", *addr, false)),
             }
@@ -167,6 +173,17 @@ fn in_kernel(meta: &Meta, addr: u64, moment: u64) -> Frame {
         offset: place.offset,
         source: NameSource::Kallsyms,
         ..unknown("kernel", addr, true)
+    }
+}
+
+/// A place in a function that a runtime compiled.
+fn compiled(meta: &Meta, place: jit::Place) -> Frame {
+    let name = meta.jit.name(place);
+    Frame {
+        id: hash("compiled", &[name.as_bytes(), &place.offset.to_le_bytes()]),
+        name: name.into(),
+        source: if place.jitdump { NameSource::JitDump } else { NameSource::PerfMap },
+        ..unknown("compiled", place.offset, false)
     }
 }
 

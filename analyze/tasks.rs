@@ -197,6 +197,13 @@ impl Tasks {
         &self.all
     }
 
+    /// How `pid` came to run what it ran at `ts_ns`, and when; `None` when that was before the recording.
+    pub(crate) fn image(&self, pid: u32, ts_ns: u64) -> Option<(u64, Image)> {
+        let after = self.images.partition_point(|(p, t, _)| (*p, *t) <= (pid, ts_ns));
+        let (of, ts, image) = *self.images.get(after.checked_sub(1)?)?;
+        (of == pid).then_some((ts, image))
+    }
+
     /// Forks and execs of processes, by pid and time.
     pub(crate) fn images(&self) -> &[(u32, u64, Image)] {
         &self.images

@@ -34,6 +34,8 @@ struct config {
 	u32 min_wait_ns;	   /* offcpu: shorter waits are summed up */
 	u32 exact_stacks;	   /* offcpu: stacks are never remembered */
 	u32 waker_stacks;	   /* offcpu: stacks of wakers too */
+	u32 unwind_bytes;	   /* of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers */
+	u32 copy_wake_bytes;	   /* fill of the ring of copies that wakes the recorder */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");
@@ -58,5 +60,6 @@ enum {
 	LOST_LIVE = 10,
 	LOST_CALL = 11,
 	LOST_THREAD = 12,
-	REASONS = 13
+	LOST_COPY_RING = 13,
+	REASONS = 14
 };

@@ -75,6 +75,29 @@ static __always_inline u64 page_frame(u64 page)
 	return (page - base) / bpf_core_type_size(struct page);
 }
 
+enum bpf_func_id___regs { BPF_FUNC_task_pt_regs___regs = 175 };
+
+/* The registers with which a task entered the kernel, as the kernel has them. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs___entry {
+	unsigned long bp;
+	unsigned long ip;
+	unsigned short
+	    cs; /* a long with the same low bytes before ee63291aa828 ("x86/ptrace: Cleanup the definition") */
+	unsigned long sp;
+} __attribute__((preserve_access_index));
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs___entry {
+	u64 regs[31];
+	u64 sp;
+	u64 pc;
+} __attribute__((preserve_access_index));
+
+struct pt_regs___entry {
+	struct user_pt_regs___entry user_regs;
+} __attribute__((preserve_access_index));
+#endif
+
 #if defined(__TARGET_ARCH_x86)
 
 /* Of the registers with which a task entered the kernel. */
@@ -85,17 +108,7 @@ struct user_regs {
 	u64 sp;
 };
 
-struct pt_regs___entry {
-	unsigned long bp;
-	unsigned long ip;
-	unsigned short
-	    cs; /* a long with the same low bytes before ee63291aa828 ("x86/ptrace: Cleanup the definition") */
-	unsigned long sp;
-} __attribute__((preserve_access_index));
-
-enum bpf_func_id___regs { BPF_FUNC_task_pt_regs___regs = 175 };
-
-/* bpf_task_pt_regs() came with dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). */
+/* For programs that have the task as the kernel's type, so that it is read without a helper. */
 static __always_inline bool read_user_regs(struct task_struct *task, struct user_regs *regs)
 {
 	struct pt_regs___entry *entry;
@@ -118,3 +131,34 @@ static __always_inline bool read_user_regs(struct task_struct *task, struct user
 }
 
 #endif
+
+/*
+ * Registers with which a task that is in the kernel came from user space. The helper is that of dd6e10fbd9fb ("bpf: Add
+ * bpf_task_pt_regs() helper", 5.15). Before it they are read from where x86-64 has them, at the top of the kernel's
+ * stack, and believed only if they are of user space.
+ */
+static __always_inline bool saved_registers(struct task_struct *task, u64 *ip, u64 *sp, u64 *fp, u64 *lr)
+{
+	struct pt_regs___entry *regs = NULL;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___regs, BPF_FUNC_task_pt_regs___regs))
+		regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+#if defined(__TARGET_ARCH_x86)
+	else
+		regs = (void *)BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___entry);
+	if ((BPF_CORE_READ(regs, cs) & 3) != 3)
+		return false;
+	*ip = BPF_CORE_READ(regs, ip);
+	*sp = BPF_CORE_READ(regs, sp);
+	*fp = BPF_CORE_READ(regs, bp);
+	*lr = 0;
+#elif defined(__TARGET_ARCH_arm64)
+	if (!regs)
+		return false;
+	*ip = BPF_CORE_READ(regs, user_regs.pc);
+	*sp = BPF_CORE_READ(regs, user_regs.sp);
+	*fp = BPF_CORE_READ(regs, user_regs.regs[29]);
+	*lr = BPF_CORE_READ(regs, user_regs.regs[30]);
+#endif
+	return true;
+}

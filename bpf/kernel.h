@@ -220,6 +220,21 @@ struct bpf_perf_event_data {
 	u64 addr;
 };
 
+/* Where these registers stand in its `regs`, and whether the interrupt came in user space. */
+#if defined(__TARGET_ARCH_x86)
+#define CTX_FP(ctx) ((ctx)->regs[4])
+#define CTX_IP(ctx) ((ctx)->regs[16])
+#define CTX_SP(ctx) ((ctx)->regs[19])
+#define CTX_LR(ctx) 0
+#define in_user_mode(ctx) (((ctx)->regs[17] & 3) == 3)
+#elif defined(__TARGET_ARCH_arm64)
+#define CTX_FP(ctx) ((ctx)->regs[29])
+#define CTX_LR(ctx) ((ctx)->regs[30])
+#define CTX_SP(ctx) ((ctx)->regs[31])
+#define CTX_IP(ctx) ((ctx)->regs[32])
+#define in_user_mode(ctx) (((ctx)->regs[33] & 15) == 0)
+#endif
+
 /* Registers at a probe of user code, UAPI: fixed for good. bpf_tracing.h knows the names. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {

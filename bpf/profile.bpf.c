@@ -8,7 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include "fixes.bpf.h"
 #include "filter.bpf.h"
-#include "stack.bpf.h"
+#include "unwind.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -18,9 +18,10 @@ int cpu_sample(struct bpf_perf_event_data *ctx)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 ts_ns = bpf_ktime_get_ns(), cgroup_id = bpf_get_current_cgroup_id();
 	u64 pid_tgid = bpf_get_current_pid_tgid();
-	u64 kernel_stack_id, user_stack_id = 0, exec_id;
+	u64 kernel_stack_id, exec_id;
 	u32 pid = pid_tgid >> 32, tid = pid_tgid;
-	struct sample_row *row;
+	struct sample_row sample = {}, *row;
+	bool user;
 	void *ring;
 
 	/* The idle task is no work. */
@@ -28,20 +29,24 @@ int cpu_sample(struct bpf_perf_event_data *ctx)
 		return 0;
 	exec_id = BPF_CORE_READ(task, group_leader, start_time) ^ BPF_CORE_READ(task, self_exec_id);
 	kernel_stack_id = stack_id(ctx, SOURCE_PROFILE, false, pid, exec_id, ts_ns);
-	if (!(BPF_CORE_READ(task, flags) & PF_KTHREAD))
-		user_stack_id = stack_id(ctx, SOURCE_PROFILE, true, pid, exec_id, ts_ns);
+	user = !(BPF_CORE_READ(task, flags) & PF_KTHREAD);
+	sample.ts_ns = ts_ns;
+	sample.kind = KIND_CPU_SAMPLE;
+	sample.size = sizeof(sample);
+	sample.tid = tid;
+	sample.pid = pid;
+	sample.user_mode = !kernel_stack_id;
+	sample.kernel_stack_id = kernel_stack_id;
+	sample.cgroup_id = cgroup_id;
+	sample.period = ctx->sample_period;
+	/* Without room for the copy of the stack: by frame pointers. */
+	if (cfg.unwind_bytes && user && send_copy(ctx, task, &sample, exec_id))
+		return 0;
+	if (user)
+		sample.user_stack_id = stack_id(ctx, SOURCE_PROFILE, true, pid, exec_id, ts_ns);
 	if (!EVENT_RESERVE(row, ring, SOURCE_PROFILE))
 		return 0;
-	row->ts_ns = ts_ns;
-	row->kind = KIND_CPU_SAMPLE;
-	row->size = sizeof(*row);
-	row->tid = tid;
-	row->pid = pid;
-	row->user_mode = !kernel_stack_id;
-	row->kernel_stack_id = kernel_stack_id;
-	row->user_stack_id = user_stack_id;
-	row->cgroup_id = cgroup_id;
-	row->period = ctx->sample_period;
+	*row = sample;
 	EVENT_SUBMIT(row, ring);
 	return 0;
 }

@@ -99,10 +99,12 @@ pub mod reason {
     pub const CALL_UNFINISHED: u64 = 11;
     /// There was no room for what a source must know of a thread.
     pub const THREAD_TABLE_FULL: u64 = 12;
+    /// The ring of copied user stacks was full; the stack was walked by frame pointers.
+    pub const COPY_RING_FULL: u64 = 13;
 
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
-        !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL)
+        !matches!(reason, STACK_RING_FULL | MAPPINGS_LOST | STACK_UNDEFINED | TABLE_FULL | COPY_RING_FULL)
     }
 
     /// In words, for reports.
@@ -120,6 +122,7 @@ pub mod reason {
             LIVE_FULL => "table of live memory full",
             CALL_UNFINISHED => "call without its return",
             THREAD_TABLE_FULL => "thread table full",
+            COPY_RING_FULL => "stack copy ring full",
             _ => "unknown reason",
         }
     }

@@ -27,6 +27,10 @@ pub struct RecordArgs {
     #[arg(short = 'F', long = "frequency", default_value_t = 99, value_name = "HZ",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub frequency: u32,
+    /// How user stacks of the profile are walked: by frame pointers (fp), or from a copy of their top BYTES [8192] by the
+    /// programs' .eh_frame (dwarf), for programs without frame pointers
+    #[arg(long, value_parser = parse_unwind, default_value = "fp", value_name = "fp|dwarf[,BYTES]")]
+    pub unwind: Unwind,
     /// Waits shorter than this are summed up a thread, without stacks (offcpu)
     #[arg(long, value_parser = parse_duration, default_value = "0", value_name = "TIME")]
     pub min_wait: Duration,
@@ -114,6 +118,30 @@ impl RecordArgs {
     }
 }
 
+/// How user stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By frame pointers, in the kernel.
+    FramePointers,
+    /// From a copy of so many bytes, a multiple of 4096.
+    Dwarf(u32),
+}
+
+/// Stack bytes copied when not told, and at the most: the kernel reserves room for a sample in one piece.
+const COPY_BYTES: (u64, u64) = (8192, 61440);
+
+/// `fp`, `dwarf`, or `dwarf,16K`; bytes are rounded up to pages of 4096.
+pub fn parse_unwind(text: &str) -> Result<Unwind, String> {
+    let (how, bytes) = text.split_once(',').map_or((text, None), |(how, bytes)| (how, Some(bytes)));
+    let bytes = bytes.map_or(Ok(COPY_BYTES.0), parse_size)?;
+    match how {
+        "fp" if !text.contains(',') => Ok(Unwind::FramePointers),
+        "dwarf" if bytes <= COPY_BYTES.1 => Ok(Unwind::Dwarf(bytes.next_multiple_of(4096) as u32)),
+        "dwarf" => Err(format!("at most {} bytes of a stack can be copied", COPY_BYTES.1)),
+        _ => Err("fp, dwarf or dwarf,BYTES".into()),
+    }
+}
+
 /// `500ms`, `30s`, `5m`, `1h`, or a number of seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -159,6 +187,13 @@ mod tests {
         assert_eq!(parse_size("64M").unwrap(), 64 << 20);
         assert_eq!(parse_size("1.5GiB").unwrap(), 3 << 29);
         assert_eq!(parse_size("512").unwrap(), 512);
+        assert_eq!(parse_unwind("fp"), Ok(Unwind::FramePointers));
+        assert_eq!(parse_unwind("dwarf"), Ok(Unwind::Dwarf(8192)));
+        assert_eq!(parse_unwind("dwarf,16K"), Ok(Unwind::Dwarf(16384)));
+        assert_eq!(parse_unwind("dwarf,5000"), Ok(Unwind::Dwarf(8192)));
+        for wrong in ["dwarf,64K", "dwarf,0", "fp,1", "lbr", ""] {
+            assert!(parse_unwind(wrong).is_err(), "{wrong}");
+        }
         assert!(parse_size("0").is_err());
         assert!(parse_size("12Q").is_err());
     }

@@ -85,6 +85,8 @@ where
             map.set_initial_value(&config.to_bytes()).context("struct config differs between C and Rust")?;
         } else if let Some((_, handle)) = shared.maps.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(handle.as_fd()).with_context(|| format!("cannot share the map {name}"))?;
+        } else if name == "copy_ring" {
+            map.set_max_entries(config.copy_ring_bytes())?;
         } else if name == "batches" {
             map.set_max_entries(possible)?;
         } else if name == "thread_table" {

@@ -54,9 +54,18 @@ pub struct Config {
     pub exact_stacks: u32,
     /// 1: stacks of wakers too.
     pub waker_stacks: u32,
+    /// Bytes of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers.
+    pub unwind_bytes: u32,
+    /// Fill of the ring of copies that wakes the recorder, bytes.
+    pub copy_wake_bytes: u32,
 }
 
 impl Config {
+    /// Size of the ring of stack copies: four times its wake mark, a page where it is not used.
+    pub fn copy_ring_bytes(self) -> u32 {
+        4 * self.copy_wake_bytes.max(1024)
+    }
+
     /// The bytes that go into the programs' read-only data.
     pub fn to_bytes(self) -> Vec<u8> {
         let words = [
@@ -85,6 +94,8 @@ impl Config {
             self.min_wait_ns,
             self.exact_stacks,
             self.waker_stacks,
+            self.unwind_bytes,
+            self.copy_wake_bytes,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }
@@ -130,6 +141,70 @@ impl StackRecord {
     }
 }
 
+/// Length of `struct sample_row`.
+pub const SAMPLE_BYTES: usize = 56;
+/// Where `user_stack_id` stands in it.
+pub const USER_STACK_ID: std::ops::Range<usize> = 32..40;
+
+/// A sample with what is needed to walk its user stack: `struct copy_record` of `bpf/unwind.bpf.h`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyRecord {
+    /// The event, a `struct sample_row` whose `user_stack_id` is still 0.
+    pub row: Vec<u8>,
+    /// When it was taken.
+    pub ts_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Tells programs of one pid apart.
+    pub exec_id: u64,
+    /// Instruction pointer, stack pointer, frame pointer and, on arm64, link register of user space.
+    pub registers: [u64; 4],
+    /// CPU whose event it is.
+    pub cpu: u32,
+    /// Addresses that frame pointers lead to, innermost first.
+    pub by_frame_pointers: Vec<u64>,
+    /// Stack memory from the stack pointer on.
+    pub stack: Box<[u8]>,
+}
+
+impl CopyRecord {
+    const REGISTERS: usize = SAMPLE_BYTES + 8;
+    const COUNTS: usize = Self::REGISTERS + 32;
+    const FRAMES: usize = Self::COUNTS + 16;
+    const CHUNKS: usize = Self::FRAMES + 8 * 128;
+
+    /// Reads a record. `None` when it is shorter than it says.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let register = |i: usize| u64_at(Self::REGISTERS + 8 * i);
+        let registers = [register(0)?, register(1)?, register(2)?, register(3)?];
+        let (frames, copied) = (u32_at(Self::COUNTS + 4)? as usize, u32_at(Self::COUNTS + 8)? as usize);
+        let from = Self::CHUNKS + registers[1] as usize % 4096;
+        Some(CopyRecord {
+            row: bytes.get(..SAMPLE_BYTES)?.to_vec(),
+            ts_ns: u64_at(0)?,
+            pid: u32_at(16)?,
+            exec_id: u64_at(SAMPLE_BYTES)?,
+            registers,
+            cpu: u32_at(Self::COUNTS)?,
+            by_frame_pointers: (0..frames).map(|i| u64_at(Self::FRAMES + 8 * i)).collect::<Option<_>>()?,
+            stack: bytes.get(from..from + copied)?.into(),
+        })
+    }
+}
+
+/// Id of a user stack: the same function as `stack_id` of `bpf/stack.bpf.h`, so that a stack has one id however it was
+/// walked.
+pub fn user_stack_id(pid: u32, exec_id: u64, frames: &[u64]) -> u64 {
+    let mix = |hash: u64, word: u64| {
+        let hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        hash ^ hash >> 32
+    };
+    let seed = mix(mix(mix(2, pid.into()), exec_id), frames.len() as u64);
+    frames.iter().fold(seed, |hash, ip| mix(hash, *ip)).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +212,28 @@ mod tests {
     #[test]
     fn config_has_no_padding() {
         assert_eq!(Config::default().to_bytes().len(), size_of::<Config>());
+    }
+
+    #[test]
+    fn copies_are_read_from_the_stack_pointer_on() {
+        let mut bytes = vec![0u8; CopyRecord::CHUNKS + 2 * 4096];
+        bytes[CopyRecord::REGISTERS + 8..][..8].copy_from_slice(&0x7fff_fff8u64.to_ne_bytes());
+        bytes[CopyRecord::COUNTS + 4] = 1;
+        bytes[CopyRecord::COUNTS + 8..][..4].copy_from_slice(&(8u32 + 4096).to_ne_bytes());
+        bytes[CopyRecord::CHUNKS + 0xff8] = 7;
+        let copy = CopyRecord::parse(&bytes).unwrap();
+        assert_eq!((copy.stack.len(), copy.stack[0], copy.by_frame_pointers.len()), (8 + 4096, 7, 1));
+        assert_eq!(CopyRecord::parse(&bytes[..CopyRecord::CHUNKS + 4096]), None);
+        assert_eq!(CopyRecord::parse(&[]), None);
+    }
+
+    #[test]
+    fn the_row_of_a_sample_is_as_long_as_its_kind() {
+        let registry = bpfrec_format::Registry::default();
+        let kind = registry.get(bpfrec_format::events::CPU_SAMPLE).unwrap();
+        assert_eq!(kind.row_size as usize, SAMPLE_BYTES);
+        let field = &kind.fields[kind.index_of("user_stack_id").unwrap()];
+        assert_eq!(usize::from(field.offset), USER_STACK_ID.start);
     }
 
     #[test]

@@ -59,6 +59,28 @@ impl Mapping {
         ]);
     }
 
+    /// Reads back what [`Mapping::push_to`] wrote.
+    pub fn of_table(table: &Table) -> Vec<Mapping> {
+        let int = |column: usize, row: usize| table.columns[column].ints()[row];
+        let text = |column: usize, row: usize| match &table.columns[column] {
+            Column::Text(text) => text.get(row).to_vec(),
+            _ => Vec::new(),
+        };
+        let mapping = |row| Mapping {
+            ts_ns: int(0, row),
+            pid: int(1, row) as u32,
+            start: int(2, row),
+            len: int(3, row),
+            offset: int(4, row),
+            major: int(5, row) as u32,
+            minor: int(6, row) as u32,
+            inode: int(7, row),
+            build_id: text(8, row),
+            path: text(9, row),
+        };
+        (0..table.rows()).map(mapping).collect()
+    }
+
     /// Reads a line of /proc/PID/maps. `None` for what is not executable.
     pub fn parse(line: &[u8], pid: u32, ts_ns: u64) -> Option<Mapping> {
         let mut fields = line.splitn(6, |b| *b == b' ');
@@ -198,6 +220,9 @@ mod tests {
         assert_eq!((mapping.start, mapping.len, mapping.offset), (0x7f00, 0x80, 0x1000));
         assert_eq!((mapping.major, mapping.minor, mapping.inode), (0xfe, 1, 1234));
         assert_eq!(mapping.path, b"/usr/lib/a b.so");
+        let mut table = Table::new(&meta::kind(meta::MAPPING));
+        mapping.push_to(&mut table);
+        assert_eq!(Mapping::of_table(&table), [mapping]);
         assert_eq!(Mapping::parse(b"7f00-7f80 rw-p 0 fe:01 1 /a", 7, 9), None);
         assert_eq!(Mapping::parse(b"7f00-7f80 r-xp 00000000 00:00 0 ", 7, 9).unwrap().path, b"");
         assert_eq!(Mapping::parse(b"nonsense", 7, 9), None);

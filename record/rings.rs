@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Kind, Registry, Source, Table, meta};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::batches::Batches;
 use crate::bpf::SharedMaps;
-use crate::layout::StackRecord;
+use crate::layout::{CopyRecord, StackRecord};
+use crate::unwind::Unwound;
 
 /// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -37,6 +38,9 @@ pub struct Drained {
     pub full: Vec<Chunk>,
     stacks: Table,
     tasks: FxHashMap<u16, Vec<u8>>,
+    copies: Vec<CopyRecord>,
+    /// Unwound stacks that this segment defines.
+    defined: FxHashSet<u64>,
     /// Events by source, since the start.
     pub kept: [u64; 16],
 }
@@ -138,6 +142,47 @@ impl Drained {
         ]);
     }
 
+    fn copy(&mut self, record: &[u8]) {
+        match CopyRecord::parse(record) {
+            Some(copy) => self.copies.push(copy),
+            None => debug_assert!(false, "the ring of stack copies carried a record of {} bytes", record.len()),
+        }
+    }
+
+    /// Copies of stacks since the last call.
+    pub fn take_copies(&mut self) -> Vec<CopyRecord> {
+        std::mem::take(&mut self.copies)
+    }
+
+    /// Takes a sample whose stack has been walked.
+    pub fn unwound(&mut self, sample: &Unwound) {
+        if let Some(s) = &sample.stack
+            && self.defined.insert(s.id)
+        {
+            let (ts, user) = (s.ts_ns, meta::space::USER);
+            self.stacks.push(&[
+                ts.into(),
+                s.id.into(),
+                user.into(),
+                s.pid.into(),
+                s.exec_id.into(),
+                s.frames[..].into(),
+            ]);
+        }
+        match self.cpus.iter().position(|c| c.chunk.stream == sample.cpu) {
+            Some(slot) => {
+                let taken = self.events(slot, &sample.row);
+                debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
+            }
+            None => debug_assert!(false, "CPU {} has no ring", sample.cpu),
+        }
+    }
+
+    /// A new segment: stacks are defined anew.
+    pub fn next_segment(&mut self) {
+        self.defined.clear();
+    }
+
     /// Chunks that are full or old enough; all with `force`.
     pub fn take_chunks(&mut self, force: bool) -> Vec<Chunk> {
         let mut chunks = std::mem::take(&mut self.full);
@@ -174,6 +219,8 @@ pub struct Rings {
     cpus: Vec<u32>,
     batches: Option<Batches>,
     definitions: RingBuffer<'static>,
+    /// Copies of user stacks, where they are asked for.
+    copies: Option<RingBuffer<'static>>,
     /// What has been drained.
     pub drained: Rc<RefCell<Drained>>,
 }
@@ -193,6 +240,8 @@ impl Rings {
             full: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
             tasks: FxHashMap::default(),
+            copies: Vec::new(),
+            defined: FxHashSet::default(),
             kept: [0; 16],
         }));
         let mut events = Vec::new();
@@ -218,8 +267,19 @@ impl Rings {
             0
         })?;
         let definitions = builder.build().context("cannot map the rings of definitions")?;
+        let mut copies = None;
+        // Only the profile brings this map.
+        if let Ok(ring) = shared.get("copy_ring") {
+            let mut builder = RingBufferBuilder::new();
+            let drained = Rc::clone(&drained);
+            builder.add(ring, move |row| {
+                drained.borrow_mut().copy(row);
+                0
+            })?;
+            copies = Some(builder.build().context("cannot map the ring of stack copies")?);
+        }
         let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
-        Ok(Rings { events, cpus, batches: None, definitions, drained })
+        Ok(Rings { events, cpus, batches: None, definitions, copies, drained })
     }
 
     /// From now on what lies in `batches` is drained too.
@@ -231,7 +291,7 @@ impl Rings {
     pub fn wait(&self, at_most: Duration) {
         // SAFETY: the descriptors belong to the ring buffers, which live as long as `self`.
         let borrow = |r: &RingBuffer<'_>| unsafe { BorrowedFd::borrow_raw(r.epoll_fd()) };
-        let fds: Vec<_> = self.events.iter().map(borrow).collect();
+        let fds: Vec<_> = self.events.iter().chain(&self.copies).map(borrow).collect();
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(POLL).as_nanos() as _ };
         // An interrupted wait is a wait that ended: the loop looks at its flags anyway.
@@ -252,6 +312,9 @@ impl Rings {
             if taken < 0 {
                 return Err(std::io::Error::from_raw_os_error(-taken)).context("draining a ring");
             }
+        }
+        if let Some(copies) = &self.copies {
+            copies.consume().context("draining the ring of stack copies")?;
         }
         self.definitions.consume().context("draining the rings of definitions")
     }

@@ -106,7 +106,12 @@ impl Segments {
                 if block_type == BlockType::Stacks {
                     tables.iter().for_each(|t| self.stacks.define(t));
                 }
-                let lost = tables.iter().filter(|t| t.kind == meta::LOSS).flat_map(|t| t.columns[5].ints()).sum();
+                // Losses of what events refer to are no lost events.
+                let of_events = |t: &Table| {
+                    let rows = t.columns[4].ints().iter().zip(t.columns[5].ints());
+                    rows.filter(|(reason, _)| meta::reason::loses_events(**reason)).map(|(_, lost)| lost).sum::<u64>()
+                };
+                let lost = tables.iter().filter(|t| t.kind == meta::LOSS).map(of_events).sum();
                 let writer = self.writer()?;
                 writer.count_lost(lost);
                 writer.write_tables(block_type, &tables.iter().collect::<Vec<_>>())?;

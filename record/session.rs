@@ -15,7 +15,9 @@ use crate::args::RecordArgs;
 use crate::bpf::{self, Loaded, SharedMaps};
 use crate::command::Running;
 use crate::hits::Hits;
+use crate::jit::Jit;
 use crate::modules::Modules;
+use crate::processes::Mapping;
 use crate::rings::{POLL, Rings};
 use crate::rotation::Rotation;
 use crate::seen::Shared;
@@ -24,6 +26,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::Attached;
 use crate::stats::{self, BpfTime, Losses};
 use crate::status::{Figures, Status};
+use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Outcome, Writer};
 use crate::{clock, limits};
@@ -75,6 +78,10 @@ pub(crate) struct Session {
     pub tasks: Loaded,
     pub sources: Vec<Attached>,
     pub rings: Rings,
+    /// Walks user stacks, where that is asked for.
+    pub unwinding: Option<Unwinding>,
+    /// Names of compiled code, where stacks are recorded.
+    pub jit: Option<Jit>,
     /// What is known of processes and binaries.
     pub seen: Shared,
     /// Code that stacks hit.
@@ -170,10 +177,6 @@ impl Session {
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
     fn drain(&mut self, all: bool) -> Result<()> {
         self.rings.drain()?;
-        let (chunks, stacks, tasks) = {
-            let mut drained = self.rings.drained.borrow_mut();
-            (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
-        };
         // The thread that holds the lock is reading the same records; what it finds goes out the next time.
         let patience = if all { LOCK } else { Duration::ZERO };
         let changes = self.seen.lock_within(patience).map(|mut seen| {
@@ -183,8 +186,10 @@ impl Session {
             }
             seen.take()
         });
+        let mut mapped = Vec::new();
         for (block_type, tables) in changes.into_iter().flatten() {
             for mappings in tables.iter().filter(|t| t.kind == meta::MAPPING) {
+                mapped.extend(Mapping::of_table(mappings));
                 let items = self.sources.iter_mut().flat_map(|s| s.source.mapped(mappings, &mut s.loaded));
                 for (key, value) in items.collect::<Vec<_>>() {
                     self.tell(&key, &value);
@@ -192,6 +197,15 @@ impl Session {
             }
             self.send_change(block_type, tables);
         }
+        if let Some(unwinding) = &mut self.unwinding {
+            let mut drained = self.rings.drained.borrow_mut();
+            let copies = drained.take_copies();
+            unwinding.pass(&mapped, copies).iter().for_each(|sample| drained.unwound(sample));
+        }
+        let (chunks, stacks, tasks) = {
+            let mut drained = self.rings.drained.borrow_mut();
+            (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
+        };
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
             let is = |t: &&Table| self.registry.get(t.kind).is_some_and(|k| k.block_type() == block_type);
             let mut tables: Vec<_> = tasks.iter().filter(is).cloned().collect();
@@ -208,6 +222,15 @@ impl Session {
         }
         for chunk in chunks {
             self.send_chunk(chunk);
+        }
+        let mut compiled = Vec::new();
+        if let Some(jit) = &mut self.jit {
+            jit.mapped(&mapped);
+            jit.tasks(&tasks);
+            compiled = jit.tables();
+        }
+        for table in compiled {
+            self.send(Message::Tables(BlockType::JitSymbols, vec![table]));
         }
         Ok(())
     }
@@ -350,6 +373,7 @@ impl Session {
             if let Ok(epoch) = self.shared.get("epoch") {
                 epoch.update(&0u32.to_ne_bytes(), &self.epoch.to_ne_bytes(), MapFlags::ANY)?;
             }
+            self.rings.drained.borrow_mut().next_segment();
             self.rotation = Some(rotation);
             self.drain(true)?;
             self.checkpoint();
@@ -357,6 +381,9 @@ impl Session {
                 let (snapshot, tables) = rotation.finish()?;
                 self.snapshot = Some(snapshot);
                 self.send(Message::Rotate(tables));
+                if let Some(jit) = &mut self.jit {
+                    jit.again();
+                }
             }
             self.segment_started = Instant::now();
             // The writer says the size of the segment that ended until it has begun the new one.
@@ -375,6 +402,39 @@ impl Session {
             self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
         }
         Ok(())
+    }
+
+    /// Waits for the stacks that are still being walked, and says how they were.
+    fn finish_unwinding(&mut self) -> Result<()> {
+        let Some(mut unwinding) = self.unwinding.take() else { return Ok(()) };
+        unwinding.finish(LAST_CALL).iter().for_each(|sample| self.rings.drained.borrow_mut().unwound(sample));
+        let counts = unwinding.counts();
+        self.tell("unwound_whole", &counts.whole.to_string());
+        self.tell("unwound_cut", &counts.cut.to_string());
+        self.tell("unwound_by_frame_pointers", &counts.by_frame_pointers.to_string());
+        self.drain(true)
+    }
+
+    /// Takes the last names of compiled code, and says what of them is missing.
+    fn finish_jit(&mut self) {
+        let Some(mut jit) = self.jit.take() else { return };
+        let ended = jit.finish(LAST_CALL, &mut |table| {
+            self.send(Message::Tables(BlockType::JitSymbols, vec![table]));
+        });
+        if !ended {
+            self.status.say("warning: a file with names of compiled code could not be read to its end in time");
+        }
+        let seen = jit.seen;
+        let counts = [
+            ("jit_files", seen.files),
+            ("jit_functions", seen.functions),
+            ("jit_bad_lines", seen.bad_lines),
+            ("jit_other_clock", seen.other_clock),
+            ("jit_refused", seen.refused),
+            ("jit_left_bytes", seen.left_bytes),
+            ("jit_left_processes", seen.left_processes),
+        ];
+        counts.iter().filter(|(_, n)| *n > 0).for_each(|(key, n)| self.tell(key, &n.to_string()));
     }
 
     fn finish(mut self, reason: EndReason) -> Result<u8> {
@@ -396,6 +456,8 @@ impl Session {
                 break;
             }
         }
+        self.finish_unwinding()?;
+        self.finish_jit();
         self.count_losses()?;
         if self.unsent > 0 {
             let now = clock::mono_ns();

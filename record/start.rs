@@ -9,14 +9,16 @@ use bpfrec_format::{BlockType, Registry, Source as Id};
 use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
-use crate::args::RecordArgs;
+use crate::args::{RecordArgs, Unwind};
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
 use crate::command::{self, Running};
 use crate::filter::Filter;
 use crate::hits::Hits;
+use crate::jit::Jit;
 use crate::layout::Config;
 use crate::modules::Modules;
+use crate::processes::Mapping;
 use crate::rings::Rings;
 use crate::seen::Shared;
 use crate::session::Session;
@@ -25,6 +27,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::{self, Attached, Context, Source};
 use crate::stats::{BpfTime, Losses};
 use crate::status::Status;
+use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
 use crate::{clock, kernel, limits};
@@ -45,6 +48,11 @@ fn ring_bytes(args: &RecordArgs, cpus: usize) -> u32 {
     let bytes = args.ring_size.unwrap_or(default).clamp(16384, 1 << 30);
     // A power of two, and not more than was asked for.
     1 << bytes.ilog2()
+}
+
+/// Size of the ring of stack copies: 2 MiB a CPU, 64 MiB in all at the most.
+fn copy_ring_bytes(cpus: usize) -> u32 {
+    (2 << 20) * (cpus.clamp(1, 32).next_power_of_two() as u32)
 }
 
 fn id_of(name: &str) -> Id {
@@ -72,6 +80,11 @@ impl Session {
             waker_stacks: args.waker_stacks.into(),
             ..Config::default()
         };
+        let mut unwinding = None;
+        if let Unwind::Dwarf(bytes) = args.unwind {
+            (config.unwind_bytes, config.copy_wake_bytes) = (bytes, copy_ring_bytes(cpus.len()) / 4);
+            unwinding = Some(Unwinding::start()?);
+        }
         filter.configure(&mut config);
         args.memory.configure(&mut config);
         let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
@@ -134,6 +147,9 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
+        if let Unwind::Dwarf(bytes) = args.unwind {
+            items.push(("unwind".into(), format!("dwarf,{bytes}")));
+        }
         items.extend(filter.items());
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
@@ -148,6 +164,12 @@ impl Session {
             items,
             registry: Arc::clone(&registry),
         })?;
+        // Only sources with stacks bring this map, and only stacks need names.
+        let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
+        if let Some(jit) = &mut jit {
+            let maps = first.iter().filter(|(block_type, _)| *block_type == BlockType::Maps);
+            maps.for_each(|(_, table)| jit.mapped(&Mapping::of_table(table)));
+        }
         let command = Running::start(&args.command)?;
         let now = Instant::now();
         let session = Session {
@@ -159,6 +181,8 @@ impl Session {
             tasks,
             sources: attached,
             rings,
+            unwinding,
+            jit,
             seen,
             hits: Hits::default(),
             modules,

@@ -8,7 +8,7 @@ use bpfrec_format::{Source, Table, meta};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, libbpf_sys};
 
 /// Reasons that the BPF programs count, `REASONS` of config.bpf.h.
-const REASONS: u32 = 13;
+const REASONS: u32 = 14;
 /// Sources that they count for.
 const SOURCES: u32 = 16;
 
@@ -54,8 +54,10 @@ impl Losses {
                     let new = count - last[cpu].min(count);
                     last[cpu] = count;
                     if new > 0 {
-                        self.total[source as usize] += new;
-                        self.by_cpu[cpu] += new;
+                        if meta::reason::loses_events(reason.into()) {
+                            self.total[source as usize] += new;
+                            self.by_cpu[cpu] += new;
+                        }
                         table.push(&[
                             source.into(),
                             (cpu as u32).into(),

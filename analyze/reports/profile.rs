@@ -1,5 +1,6 @@
 //! `profile`: where CPU time went, by sampled stacks.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use bpfrec_format::Source;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::stack_lines::{self, Names, Pair, Show, folded_name};
 use super::{Context, Flag, Flags, Report, ReportKind};
+use crate::cut::{self, Cut};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::flamegraph::{self, Line};
@@ -115,6 +117,15 @@ impl Profile {
         (all.named, all.frames)
     }
 
+    /// Binaries in which user stacks end too early.
+    pub fn cut(&self, context: &Context<'_>) -> Vec<Cut> {
+        let mut by_stack: BTreeMap<u64, u64> = BTreeMap::new();
+        let with_user = self.counts.iter().filter(|(k, _)| k.stacks.user != 0);
+        with_user.for_each(|(k, n)| *by_stack.entry(k.stacks.user).or_default() += n);
+        let symbols = context.symbols();
+        cut::cut(symbols, by_stack.into_iter().filter_map(|(id, n)| Some((symbols.stack(id)?, n))))
+    }
+
     /// Samples whose stack's definition is missing.
     fn missed(&self, context: &Context<'_>) -> u64 {
         self.counts.iter().filter(|(k, _)| k.stacks.is_missed(context)).map(|(_, n)| n).sum()
@@ -168,6 +179,7 @@ impl Report for Profile {
             })
         };
         let (named, frames) = self.named(context);
+        let cut = |c: Cut| json!({"binary": c.binary, "samples": c.samples, "of": c.of});
         json!({
             "unit": "samples",
             "samples": self.samples,
@@ -176,6 +188,7 @@ impl Report for Profile {
             "frames": frames,
             "frames_named": named,
             "stacks_missed": self.missed(context),
+            "stacks_cut": self.cut(context).into_iter().map(cut).collect::<Vec<_>>(),
         })
     }
 
@@ -185,6 +198,7 @@ impl Report for Profile {
         if missed > 0 {
             notes.push(format!("{missed} samples have a stack whose definition is missing"));
         }
+        notes.extend(cut::note(context.meta, &self.cut(context)));
         notes
     }
 

@@ -10,6 +10,7 @@ use super::biolatency::count_half_ios;
 use super::profile::Profile;
 use super::runqlat::count_half_waits;
 use super::{Context, Flag, Flags, Report, ReportKind};
+use crate::cut;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::histogram::Quantiles;
@@ -291,11 +292,31 @@ impl Report for Summary {
             format!("unknown to this bpfrec: {rows} rows, {blocks} blocks: a newer one may know them")
         });
         let places = damage.places.iter().map(|place| plain(place).into_owned());
+        let cut = cut::note(context.meta, &self.profile.cut(context));
+        let compiled = compiled_note(context.meta);
         let symbols = context.symbols();
         let help = self.profile.coverage(context).help(symbols, BINARIES);
         let names = help.iter().chain(&symbols.notes).map(|note| plain(note).into_owned());
-        waits.into_iter().chain(ios).chain(unknown).chain(places).chain(names).collect()
+        let stacks = cut.into_iter().chain(compiled);
+        waits.into_iter().chain(ios).chain(stacks).chain(unknown).chain(places).chain(names).collect()
     }
+}
+
+/// What of the names of compiled code is missing or doubtful.
+fn compiled_note(meta: &Meta) -> Option<String> {
+    let said = [
+        ("jit_bad_lines", "lines that could not be understood"),
+        ("jit_other_clock", "records with times of another clock"),
+        ("jit_refused", "files that are not the process's own"),
+        ("jit_left_bytes", "bytes beyond the recorder's bound"),
+        ("jit_left_processes", "processes beyond it"),
+    ];
+    let mut parts: Vec<String> =
+        said.iter().filter_map(|(key, what)| Some(format!("{} {what}", count(meta.number(key)?)))).collect();
+    if meta.versions.left_out > 0 {
+        parts.push(format!("{} stacks whose code changed too often to be told apart", count(meta.versions.left_out)));
+    }
+    (!parts.is_empty()).then(|| format!("names of compiled code: {}", parts.join(", ")))
 }
 
 /// Path, with the container where there is one.

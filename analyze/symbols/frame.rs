@@ -17,6 +17,10 @@ pub enum NameSource {
     Trace(u8),
     /// The file at the recorded path of this machine, or its debug file.
     LocalFile,
+    /// A runtime told in a perf map what it compiled.
+    PerfMap,
+    /// A runtime told in a jitdump file what it compiled.
+    JitDump,
     /// The file is known, the function is not; or not even that.
     None,
 }
@@ -37,6 +41,8 @@ impl NameSource {
                 _ => "trace",
             },
             NameSource::LocalFile => "local file",
+            NameSource::PerfMap => "perf map",
+            NameSource::JitDump => "jitdump",
             NameSource::None => "none",
         }
     }

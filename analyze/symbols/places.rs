@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::jit;
 use crate::meta::Meta;
 use crate::stacks::Stack;
 
@@ -14,8 +15,11 @@ const CHUNK: usize = 4096;
 pub(crate) enum Place {
     /// An address of the kernel, at a moment.
     Kernel(u64, u64),
-    /// Position in [`Places::hits`], and offset in the file.
-    File(u32, u64),
+    /// Position in [`Places::hits`], offset in the file, and what a runtime says of the address: it may compile into a
+    /// file of its own.
+    File(u32, u64, Option<jit::Place>),
+    /// Code that a runtime compiled.
+    Compiled(jit::Place),
     /// An address that no mapping covers.
     Unknown(u64),
 }
@@ -43,7 +47,8 @@ pub(crate) struct Places {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Found {
     Kernel(u64, u64),
-    File(Hit, u64),
+    File(Hit, u64, Option<jit::Place>),
+    Compiled(jit::Place),
     Unknown(u64),
 }
 
@@ -80,7 +85,10 @@ impl Places {
                 let place = match found {
                     Found::Kernel(addr, moment) => Place::Kernel(addr, moment),
                     Found::Unknown(addr) => Place::Unknown(addr),
-                    Found::File(hit, offset) => Place::File(intern(&mut hit_numbers, &mut hits, hit), offset),
+                    Found::Compiled(place) => Place::Compiled(place),
+                    Found::File(hit, offset, place) => {
+                        Place::File(intern(&mut hit_numbers, &mut hits, hit), offset, place)
+                    }
                 };
                 intern(&mut place_numbers, &mut places, place)
             })
@@ -114,8 +122,11 @@ fn epochs(meta: &Meta, stacks: &[(u64, Stack)]) -> (Vec<Epoch>, Vec<u32>) {
     let of = stacks.iter().map(|(_, s)| {
         // Whatever else gives names by time belongs into the key, else its answer for one moment stands for all.
         let key = match s.user {
-            true => (true, s.pid, meta.mappings.epoch(&meta.tasks, s.pid, s.ts_ns)),
-            false => (false, 0, (meta.kernel.epoch(s.ts_ns), 0)),
+            true => {
+                let compiled = meta.jit.epoch(s.pid, s.ts_ns);
+                (true, s.pid, meta.mappings.epoch(&meta.tasks, s.pid, s.ts_ns), compiled)
+            }
+            false => (false, 0, (meta.kernel.epoch(s.ts_ns), 0), 0),
         };
         *numbers.entry(key).or_insert_with(|| {
             epochs.push(Epoch { user: s.user, pid: s.pid, ts_ns: s.ts_ns });
@@ -143,13 +154,16 @@ fn look(meta: &Meta, epoch: Epoch, addr: u64) -> Found {
     if !epoch.user {
         return Found::Kernel(addr, meta.kernel.moment(addr, epoch.ts_ns));
     }
-    match meta.mappings.lookup(&meta.tasks, epoch.pid, epoch.ts_ns, addr) {
-        None => Found::Unknown(addr),
-        Some(m) => {
+    let compiled = meta.jit.lookup(&meta.tasks, epoch.pid, epoch.ts_ns, addr);
+    match (meta.mappings.lookup(&meta.tasks, epoch.pid, epoch.ts_ns, addr), compiled) {
+        (None, None) => Found::Unknown(addr),
+        (None, Some(place)) => Found::Compiled(place),
+        (Some(m), Some(place)) if !meta.mappings.files[m.file as usize].is_file() => Found::Compiled(place),
+        (Some(m), _) => {
             let file = &meta.mappings.files[m.file as usize];
             let binary = meta.binaries.find(&file.build_id, m.inode, &file.path, m.ts_ns);
             let hit = Hit { file: m.file, binary };
-            Found::File(hit, (addr - m.start).wrapping_add(m.offset))
+            Found::File(hit, (addr - m.start).wrapping_add(m.offset), compiled)
         }
     }
 }

@@ -10,8 +10,10 @@ dir=/dev/shm/bpfrec-suite
 mkdir -p $dir
 cd $dir || exit 1
 # In memory and run once: a first run waits for its own pages.
-cp "$here/sleeper" "$here/blip" "$here/burn" "$here/leaks" "$here/holds" .
+cp "$here/sleeper" "$here/blip" "$here/burn" "$here/leaks" "$here/holds" "$here/deep" "$here/jit" .
 ./sleeper 1
+./deep 0
+./jit map 1 0 >/dev/null
 failed=0
 
 ok() { echo "ok $1"; }
@@ -119,6 +121,30 @@ if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' $dir
     expect "profile: the functions are found" "$seventy and $thirty: $(head -n 3 folded.txt)" between 500 $n 2200
     share=$((n > 0 ? 100 * seventy / n : 0))
     expect "profile: 70 % in burn_seventy" "$share %" between 62 $share 78
+fi
+
+# ---- profile: fifteen frames without frame pointers, from user space and from within a system call
+for mode in qsort kernel; do
+    # shellcheck disable=SC2016
+    if record "deep-$mode.bpr" -e profile -F 99 --unwind dwarf -- sh -c 'echo pid $$; exec "$0" 12 '$mode ./deep; then
+        pid=$(sed -n 's/^pid //p' "deep-$mode.bpr.out")
+        report profile "deep-$mode.bpr" -f -U --pid "$pid" >deep.txt
+        all=$(awk '/deep_15/ { n += $NF } END { print n + 0 }' deep.txt)
+        right=$(awk '/main;deep_01;deep_02;deep_03;deep_04;deep_05;deep_06;deep_07;.*deep_08;deep_09;deep_10;deep_11;deep_12;deep_13;deep_14;deep_15/ { n += $NF } END { print n + 0 }' deep.txt)
+        expect "unwind: samples, $mode" "$all: $(head -n 3 deep.txt)" between 100 "$all" 2000
+        expect "unwind: all frames, $mode" "$right of $all: $(head -n 3 deep.txt)" [ $((right * 100)) -ge $((all * 95)) ]
+    fi
+done
+
+# ---- compiled code: one address, two functions
+# shellcheck disable=SC2016
+if record jit.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" map 2 6' ./jit; then
+    pid=$(sed -n 's/^pid //p' jit.bpr.out)
+    report profile jit.bpr -f -U --pid "$pid" >jit.txt
+    for phase in phase_1 phase_2; do
+        n=$(awk "/$phase/ { n += \$NF } END { print n + 0 }" jit.txt)
+        expect "compiled code: $phase" "$n samples: $(head -n 3 jit.txt)" between 50 "$n" 700
+    done
 fi
 
 # ---- tasks: a short process is named
