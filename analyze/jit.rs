@@ -252,6 +252,7 @@ mod tests {
         assert_eq!((at(99 * S, 0x2100), s.lookup(&tasks, 8, 99 * S, 0x2000)), (None, None));
         assert_eq!(s.changes(7, 0x1090), [20 * S, 30 * S]);
         assert!(s.changes(7, 0x2000).is_empty());
+        assert_eq!([9, 10, 19, 20, 99].map(|ts| s.epoch(7, ts * S)), [0, 1, 1, 2, 3]);
     }
 
     #[test]

@@ -133,7 +133,8 @@ fn root_ids_are_the_same_however_a_stack_was_walked() {
                 }
             }
         }
-        assert!(checked > 10, "{unwind}: {checked} user stacks");
+        // One loop, and nobody else may run.
+        assert!(checked > 2, "{unwind}: {checked} user stacks");
     }
 }
 
