@@ -215,7 +215,7 @@ impl Binaries {
             return None;
         }
         // Code that a runtime writes into memory files is no binary.
-        if layout.is_none() && m.path.starts_with(b"/memfd:") {
+        if layout.is_none() && (m.path.starts_with(b"/memfd:") || m.path.starts_with(b"/dev/shm/")) {
             return None;
         }
         let content_id = if build_id.is_empty() { content_id(&file).ok()? } else { Vec::new() };
@@ -355,7 +355,9 @@ impl Binary {
 /// Whether a mapping is of something that may be a binary: not anonymous memory, shared memory or a device.
 fn is_file(m: &Mapping) -> bool {
     let never = [&b"//anon"[..], b"/dev/", b"/SYSV", b"/anon_hugepage", b"/[aio]"];
-    m.path.starts_with(b"/") && !never.iter().any(|n| m.path.starts_with(n)) && (m.inode != 0 || !m.build_id.is_empty())
+    // A file system like others: programs are run from it, too.
+    let never = |path: &[u8]| !path.starts_with(b"/dev/shm/") && never.iter().any(|n| path.starts_with(n));
+    m.path.starts_with(b"/") && !never(&m.path) && (m.inode != 0 || !m.build_id.is_empty())
 }
 
 fn first_8(id: &[u8]) -> Option<u64> {
@@ -377,4 +379,16 @@ fn content_id(file: &dyn ReadAt) -> std::io::Result<Vec<u8>> {
     }
     hash.update(len.to_be_bytes());
     Ok(hash.finalize()[..16].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_run_from_shared_memory_too() {
+        let is = |path: &str| is_file(&Mapping { inode: 1, path: path.into(), ..Mapping::default() });
+        assert!(is("/dev/shm/burn") && is("/usr/bin/burn") && is("/memfd:burn"));
+        assert!(!is("/dev/zero") && !is("/dev/dri/card0") && !is("//anon") && !is("[heap]"));
+    }
 }
