@@ -69,7 +69,11 @@ fn root_frames_are_named_where_no_binary_of_the_host_is() {
          wait
          rm \"$dir/spinner\"",
         burn = load("burn").display(),
-        js = if node { "(cd \"$dir\"; node --perf-basic-prof --no-turbo-inlining work.js & wait; rm -f /tmp/perf-$!.map)" } else { "" },
+        js = if node {
+            "(cd \"$dir\"; node --perf-basic-prof --no-turbo-inlining work.js & wait; rm -f /tmp/perf-$!.map)"
+        } else {
+            ""
+        },
     );
     record_while(&scratch, &trace, &["-e", "profile", "-F", "999"], &script);
 
@@ -94,5 +98,71 @@ fn root_frames_are_named_where_no_binary_of_the_host_is() {
     if node {
         let found: u64 = folded.iter().filter(|(s, _)| s.contains("collatz_elsewhere")).map(|(_, n)| n).sum();
         assert!(found >= 50, "collatz_elsewhere: {found} of {folded:#?}");
+    }
+}
+
+/// Compiles `source` of tests/load with other names of its functions, and with a build id of its own: the linker's does not
+/// depend on names.
+fn compile(scratch: &Scratch, name: &str, source: &str, options: &[&str]) -> PathBuf {
+    let binary = scratch.path(name);
+    let id: String = name.bytes().cycle().take(20).map(|b| format!("{b:02x}")).collect();
+    let status = Command::new("cc")
+        .args(["-O1", "-fno-omit-frame-pointer", &format!("-Wl,--build-id=0x{id}"), "-o"])
+        .arg(&binary)
+        .arg(format!("{}/tests/load/{source}.c", env!("CARGO_MANIFEST_DIR")))
+        .args(options)
+        .status();
+    assert!(status.unwrap().success(), "cc {source}");
+    binary
+}
+
+#[test]
+fn root_what_is_gone_is_named_rightly_and_never_by_another() {
+    let Some(_alone) = alone_as_root("names of what is gone") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let as_names = |who: &str| ["seventy", "thirty"].map(|part| format!("-Dburn_{part}={who}_{part}"));
+    for (name, who) in [("prog", "host"), ("other", "container")] {
+        let names = as_names(who);
+        compile(&scratch, name, "burn", &[&names[0], &names[1]]);
+    }
+    for name in ["alpha", "gamma"] {
+        compile(&scratch, name, "library", &["-shared", "-fPIC", &format!("-DNAME={name}_work")]);
+    }
+    compile(&scratch, "reload", "reload", &["-ldl"]);
+    let group = format!("bpfrec-container-{}", std::process::id());
+    // A container: namespaces of its own, another program at the same path; all of it is removed before the stop. Then the
+    // shell becomes a program that loads a library in another one's place.
+    let script = format!(
+        r#"mkdir {mount}/{group}
+        "$dir/prog" 1.5 >/dev/null &
+        sh -euc 'echo $$ >{mount}/{group}/cgroup.procs
+                 exec unshare --pid --fork --mount --cgroup sh -euc "mount --bind $dir/other $dir/prog; exec $dir/prog 1.5"' >/dev/null
+        wait
+        rmdir {mount}/{group}
+        rm "$dir/prog" "$dir/other"
+        exec "$dir/reload" "$dir/alpha" alpha_work "$dir/gamma" gamma_work >/dev/null"#,
+        mount = cgroup_mount().display(),
+    );
+    record_while(&scratch, &trace, &["-e", "profile", "-F", "999"], &script);
+    for name in ["reload", "alpha", "gamma"] {
+        fs::remove_file(scratch.path(name)).unwrap();
+    }
+
+    let all = folded(&trace, &["--trace-only"]);
+    let group = format!("/{group}");
+    let inside = folded(&trace, &["--trace-only", "--cgroup", &group]);
+    for function in ["host_seventy", "host_thirty", "container_seventy", "container_thirty", "alpha_work", "gamma_work"]
+    {
+        let found = samples_in(&all, function);
+        assert!(found >= 50, "{function}: {found} of {all:#?}");
+        let expected = if function.starts_with("container") { found } else { 0 };
+        assert_eq!(samples_in(&inside, function), expected, "{function} in the container: {inside:#?}");
+    }
+    // One process ran the shell, then reload: no stack mixes their functions, or those of two libraries.
+    for (frames, _) in &all {
+        let has = |name: &str| frames.iter().any(|f| f == name);
+        assert!(!(has("alpha_work") && has("gamma_work")), "{frames:?}");
+        assert!(frames[0] == "reload" || !(has("alpha_work") || has("gamma_work")), "{frames:?}");
     }
 }
