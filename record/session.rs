@@ -140,6 +140,8 @@ impl Session {
                 second = Instant::now();
                 self.count_losses()?;
                 self.bpf_time.tick();
+                // Every second: a module may come, be sampled and go again.
+                self.look_at_modules();
                 let figures = self.figures();
                 self.status.tick(figures);
             }
@@ -148,7 +150,6 @@ impl Session {
             }
             if checkpoint.elapsed() >= CHECKPOINT {
                 checkpoint = Instant::now();
-                self.look_at_modules();
                 self.checkpoint();
             }
             if self.args.rotates() {
