@@ -234,7 +234,12 @@ fn root_short_waits_are_summed_up() {
 }
 
 /// A `waits` that runs on, killed with its owner.
-struct Running(Child, Truth, #[allow(dead_code)] BufReader<ChildStdout>);
+struct Running {
+    child: Child,
+    truth: Truth,
+    /// Kept open: whoever writes into a closed pipe is killed.
+    _output: BufReader<ChildStdout>,
+}
 
 impl Running {
     fn start(scratch: &Scratch, name: &str) -> Running {
@@ -248,19 +253,18 @@ impl Running {
             assert!(output.read_line(&mut line).unwrap() > 0, "waits ended early");
             truth.add(line.trim_end());
         }
-        // Kept open: whoever writes into a closed pipe is killed.
-        Running(child, truth, output)
+        Running { child, truth, _output: output }
     }
 
     fn forever(&self) -> u64 {
-        self.1.of["forever"].tid
+        self.truth.of["forever"].tid
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -292,7 +296,7 @@ fn root_a_thread_that_is_blocked_all_the_time_is_there() {
     }
     // Its user stack was taken when it left.
     let row = open(during.forever());
-    assert!(during.1.named(&stacks[&number(row, "user_stack_id")]).contains("wait_forever"), "{row}");
+    assert!(during.truth.named(&stacks[&number(row, "user_stack_id")]).contains("wait_forever"), "{row}");
     assert!(rows.iter().all(|row| number(row, "tid") != 0), "the idle task has no waits");
 }
 
@@ -302,7 +306,7 @@ fn root_only_the_chosen_processes_wait() {
     let scratch = Scratch::new();
     let trace = scratch.path("t.bpr");
     let (chosen, other) = (Running::start(&scratch, "chosen"), Running::start(&scratch, "other"));
-    let pid = u64::from(chosen.0.id());
+    let pid = u64::from(chosen.child.id());
     record_while(&scratch, &trace, &["-e", "offcpu", "-p", &pid.to_string()], "sleep 1");
     drop(other);
     let rows = rows(&trace);

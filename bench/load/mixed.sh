@@ -30,7 +30,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 cc -O1 -fno-omit-frame-pointer -o "$dir/burn" "$here/../../tests/load/burn.c"
-cc -O2 -o "$dir/pingpong" "$here/pingpong.c"
+cc -O2 -fno-omit-frame-pointer -o "$dir/pingpong" "$here/pingpong.c"
 cc -O1 -fno-omit-frame-pointer -o "$dir/blip" "$here/../../tests/load/blip.c"
 
 mount=$(awk '{ for (i = 7; i < NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo)
