@@ -55,7 +55,8 @@ fn subcommand(kind: &ReportKind) -> Command {
         .arg(option("cgroup", "PATH", "Only this cgroup and those below, or a container by its id").short('c'))
         .arg(option("threads", "N", "Threads (all CPUs)").value_parser(value_parser!(usize)))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"));
-    FrameArgs::augment_args(command)
+    // Flags that come with a struct bring its description along.
+    FrameArgs::augment_args(command).about(kind.about)
 }
 
 impl clap::FromArgMatches for ReportArgs {
@@ -134,4 +135,17 @@ pub fn run(args: ReportArgs) -> Result<u8> {
         outcome.notes.iter().for_each(|note| eprintln!("# {note}"));
     }
     Ok(if outcome.lossy { super::DAMAGED } else { super::DONE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_says_what_each_report_is() {
+        for kind in REPORTS {
+            let help = subcommand(kind).render_help().to_string();
+            assert!(help.starts_with(kind.about), "{}: {help}", kind.name);
+        }
+    }
 }
