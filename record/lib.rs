@@ -3,15 +3,18 @@
 //! ARCHITECTURE.md shows the way of an event. Empty unless the feature `record` is on and the target is Linux.
 #![cfg(recorder)]
 
+mod accounts;
 pub mod args;
 mod batches;
 mod binaries;
 mod bpf;
+mod bpf_time;
 mod cgroups;
 mod clock;
 mod command;
 mod elf;
 mod filter;
+mod finish;
 mod hits;
 mod images;
 mod jit;

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use bpfrec_format::writer::Chunk;
-use bpfrec_format::{BlockType, EndReason, Registry, Source as Id, Table, meta};
+use bpfrec_format::{BlockType, EndReason, Registry, Table, meta};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
-use crate::bpf::{self, Loaded, SharedMaps};
+use crate::bpf::{Loaded, SharedMaps};
+use crate::bpf_time::BpfTime;
 use crate::command::Running;
+use crate::finish::LAST_CALL;
 use crate::hits::Hits;
 use crate::jit::Jit;
 use crate::modules::Modules;
@@ -21,28 +23,22 @@ use crate::processes::Mapping;
 use crate::rings::{POLL, Rings};
 use crate::rotation::Rotation;
 use crate::seen::Shared;
-use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
 use crate::sources::Attached;
-use crate::stats::{self, BpfTime, Losses};
-use crate::status::{Figures, Status};
+use crate::stats::Losses;
+use crate::status::Status;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
-use crate::writer::{Message, Outcome, Writer};
-use crate::{clock, limits};
+use crate::writer::{Message, Writer};
 
-/// Exit code when the disk was full.
-const DISK_FULL: u8 = 4;
 /// Totals and clocks go to the file this often.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 /// A thread that reads a binary is waited for so long where it matters.
 const LOCK: Duration = Duration::from_secs(2);
-/// After a stop the writer gets this long to take what is in the rings.
-const LAST_CALL: Duration = Duration::from_secs(10);
 
 /// Runs `bpfrec record`; returns the exit code.
 pub fn run(args: RecordArgs) -> Result<u8> {
-    limits::check()?;
+    crate::limits::check()?;
     check_output(&args)?;
     crate::messages::collect();
     let mut session = Session::start(args)?;
@@ -176,7 +172,7 @@ impl Session {
     }
 
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
-    fn drain(&mut self, all: bool) -> Result<()> {
+    pub fn drain(&mut self, all: bool) -> Result<()> {
         self.rings.drain()?;
         // The thread that holds the lock is reading the same records; what it finds goes out the next time.
         let patience = if all { LOCK } else { Duration::ZERO };
@@ -253,117 +249,13 @@ impl Session {
         }
     }
 
-    /// Rows that a source can tell only when its other programs are detached.
-    fn last_rows(&mut self) -> Result<()> {
-        let links: Vec<Link> = self.sources.iter_mut().filter_map(|s| s.loaded.last.take()).collect();
-        let mut rows = vec![0; 64 << 10];
-        for link in links {
-            let mut iterator = libbpf_rs::Iter::new(&link)?;
-            let mut filled = 0;
-            loop {
-                let read = std::io::Read::read(&mut iterator, &mut rows[filled..]).context("reading what is left")?;
-                if read == 0 {
-                    break;
-                }
-                filled += read;
-                let taken = self.rings.drained.borrow_mut().events(0, &rows[..filled]);
-                rows.copy_within(taken..filled, 0);
-                filled -= taken;
-                // Their stacks come through a ring that would not hold all of them.
-                self.drain(false)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn count_losses(&mut self) -> Result<()> {
-        if let Some(table) = self.losses.read()? {
-            self.send(Message::Tables(BlockType::Loss, vec![table]));
-        }
-        for id in Id::ALL.iter().copied() {
-            let left_out = self.bpf_time.runs(id).left_out;
-            let new = left_out - self.left_out[id as usize].min(left_out);
-            self.left_out[id as usize] = left_out;
-            if new > 0 {
-                self.losses.total[id as usize] += new;
-                let span = (self.losses_read_ns, clock::mono_ns());
-                let row = stats::loss_row(id as u16, None, span, meta::reason::PROBE_BUSY, new);
-                self.send(Message::Tables(BlockType::Loss, vec![row]));
-            }
-        }
-        self.losses_read_ns = clock::mono_ns();
-        let lost = self.seen.lock_within(Duration::ZERO).map_or(0, |mut seen| {
-            self.hits.resolve(&mut seen);
-            seen.sideband.as_mut().map_or(0, Sideband::take_lost)
-        });
-        if lost > 0 {
-            let now = clock::mono_ns();
-            let row = stats::loss_row(Id::Task as u16, None, (now, now), meta::reason::MAPPINGS_LOST, lost);
-            self.send(Message::Tables(BlockType::Loss, vec![row]));
-        }
-        Ok(())
-    }
-
     /// Modules make no records when they come and go.
-    fn look_at_modules(&mut self) {
+    pub fn look_at_modules(&mut self) {
         match self.modules.changes() {
             Ok(Some(table)) => self.send_change(BlockType::KernelSymbols, vec![table]),
             Ok(None) => {}
             Err(error) => self.status.say(&format!("modules loaded meanwhile have no names: {error:#}")),
         }
-    }
-
-    fn figures(&self) -> Figures {
-        let (cpu_ns, max_rss_bytes) = stats::own_usage();
-        let measured: u64 = Id::ALL.iter().map(|id| self.bpf_time.runs(*id).run_ns).sum();
-        Figures {
-            elapsed: self.started.elapsed(),
-            events: self.rings.drained.borrow().kept.iter().sum(),
-            bytes: self.writer.progress.bytes.load(Ordering::Relaxed),
-            lost: self.losses.total.iter().sum::<u64>() + self.unsent,
-            cpu_ns,
-            bpf_ns: self.scaled(measured),
-            max_rss_bytes,
-        }
-    }
-
-    /// What was measured in windows, for the whole time.
-    fn scaled(&self, measured_ns: u64) -> u64 {
-        let window = self.bpf_time.measured().as_nanos().max(1);
-        (u128::from(measured_ns) * self.started.elapsed().as_nanos().max(window) / window) as u64
-    }
-
-    fn checkpoint(&self) {
-        let now = clock::mono_ns();
-        let mut by_source = Table::new(&meta::kind(meta::SOURCE_STATS));
-        let kept = self.rings.drained.borrow().kept;
-        for id in self.sources.iter().map(|s| s.id).chain([Id::Task]) {
-            let runs = self.bpf_time.runs(id);
-            let slot = id as usize;
-            by_source.push(&[
-                now.into(),
-                (slot as u64).into(),
-                kept[slot].into(),
-                self.losses.total[slot].into(),
-                self.scaled(runs.run_ns).into(),
-                self.scaled(runs.runs).into(),
-            ]);
-        }
-        let f = self.figures();
-        let mut recorder = Table::new(&meta::kind(meta::RECORDER_STATS));
-        recorder.push(&[
-            now.into(),
-            f.cpu_ns.into(),
-            f.max_rss_bytes.into(),
-            f.bytes.into(),
-            self.wakeups.into(),
-            f.bpf_ns.into(),
-            (self.bpf_time.measured().as_nanos() as u64).into(),
-        ]);
-        let mut tables = vec![by_source, recorder];
-        tables.extend(self.shared.get("stack_counts").and_then(|map| stats::stacks(map, Id::Offcpu)).ok());
-        self.send(Message::Tables(BlockType::Clock, vec![clock::pair()]));
-        self.send(Message::Checkpoint(tables));
     }
 
     /// Begins a new segment when the old one is large or old enough, and changes over once what runs has been read.
@@ -403,89 +295,5 @@ impl Session {
             self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
         }
         Ok(())
-    }
-
-    /// Waits for the stacks that are still being walked, and says how they were.
-    fn finish_unwinding(&mut self) -> Result<()> {
-        let Some(mut unwinding) = self.unwinding.take() else { return Ok(()) };
-        unwinding.finish(LAST_CALL).iter().for_each(|sample| self.rings.drained.borrow_mut().unwound(sample));
-        let counts = unwinding.counts();
-        self.tell("unwound_whole", &counts.whole.to_string());
-        self.tell("unwound_cut", &counts.cut.to_string());
-        self.tell("unwound_by_frame_pointers", &counts.by_frame_pointers.to_string());
-        self.drain(true)
-    }
-
-    /// Takes the last names of compiled code, and says what of them is missing.
-    fn finish_jit(&mut self) {
-        let Some(mut jit) = self.jit.take() else { return };
-        let ended = jit.finish(LAST_CALL, &mut |table| {
-            self.send(Message::Tables(BlockType::JitSymbols, vec![table]));
-        });
-        if !ended {
-            self.status.say("warning: a file with names of compiled code could not be read to its end in time");
-        }
-        let seen = jit.seen;
-        let counts = [
-            ("jit_files", seen.files),
-            ("jit_functions", seen.functions),
-            ("jit_bad_lines", seen.bad_lines),
-            ("jit_other_clock", seen.other_clock),
-            ("jit_refused", seen.refused),
-            ("jit_left_bytes", seen.left_bytes),
-            ("jit_left_processes", seen.left_processes),
-        ];
-        counts.iter().filter(|(_, n)| *n > 0).for_each(|(key, n)| self.tell(key, &n.to_string()));
-    }
-
-    fn finish(mut self, reason: EndReason) -> Result<u8> {
-        let ended = self.started.elapsed();
-        self.stopped = Some(Instant::now());
-        self.bpf_time.stop();
-        bpf::open_gate(&self.shared, false)?;
-        // Detached before the last drain: nothing can come after it.
-        for attached in &mut self.sources {
-            attached.loaded.detach();
-        }
-        self.tasks.links.clear();
-        self.watch.stop();
-        self.last_rows()?;
-        loop {
-            let before = self.rings.drained.borrow().kept;
-            self.drain(true)?;
-            if self.rings.drained.borrow().kept == before {
-                break;
-            }
-        }
-        self.finish_unwinding()?;
-        self.finish_jit();
-        self.count_losses()?;
-        if self.unsent > 0 {
-            let now = clock::mono_ns();
-            let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
-            self.send(Message::Tables(BlockType::Loss, vec![row]));
-        }
-        self.look_at_modules();
-        self.write_symbols();
-        self.checkpoint();
-        let mut figures = self.figures();
-        self.send(Message::Finish(reason));
-        let progress = Arc::clone(&self.writer.progress);
-        let outcome = self.writer.join();
-        figures.elapsed = ended;
-        figures.bytes = progress.bytes.load(Ordering::Relaxed);
-        figures.lost += progress.undefined_stacks.load(Ordering::Relaxed);
-        let path = self.args.output.display().to_string();
-        match outcome.with_context(|| format!("{path}: writing failed; what was written before can be read"))? {
-            Outcome::Whole => {
-                self.status.finish(figures, &path);
-                Ok(self.exit_code)
-            }
-            Outcome::DiskFull => {
-                self.status.finish(figures, &path);
-                eprintln!("bpfrec: {path}: the disk is full; the recording is whole up to there");
-                Ok(DISK_FULL)
-            }
-        }
     }
 }

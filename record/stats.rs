@@ -1,11 +1,8 @@
 //! What was lost and what the recording costs.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
 use bpfrec_format::{Source, Table, meta};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 /// Reasons that the BPF programs count, `REASONS` of config.bpf.h.
 const REASONS: u32 = 14;
@@ -99,94 +96,6 @@ pub fn stacks(map: &MapHandle, source: Source) -> Result<Table> {
         ]);
     }
     Ok(table)
-}
-
-/// Run time of the BPF programs. The kernel counts it only when asked and then pays some 20 ns a run, so it is asked
-/// for one second in thirty, the first one included, and the rest is taken to cost the same.
-pub struct BpfTime {
-    programs: Vec<(Source, OwnedFd)>,
-    enabled: Option<OwnedFd>,
-    window: Instant,
-    measured: Duration,
-    possible: bool,
-}
-
-const MEASURE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_secs(29);
-
-/// Run time and runs of a source's programs in the measured windows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Runs {
-    /// Nanoseconds.
-    pub run_ns: u64,
-    /// Runs.
-    pub runs: u64,
-    /// Times that the kernel left a program out because it was running on that CPU already. Always counted.
-    pub left_out: u64,
-}
-
-impl BpfTime {
-    /// Begins to measure the programs of `objects`.
-    pub fn start<'a>(objects: impl Iterator<Item = (Source, &'a Object)>) -> Result<BpfTime> {
-        let mut programs = Vec::new();
-        for (source, object) in objects {
-            for program in object.progs().filter(|p| p.autoload()) {
-                programs.push((source, program.as_fd().try_clone_to_owned()?));
-            }
-        }
-        let mut time =
-            BpfTime { programs, enabled: None, window: Instant::now(), measured: Duration::ZERO, possible: true };
-        time.enable();
-        Ok(time)
-    }
-
-    fn enable(&mut self) {
-        // SAFETY: a system call without pointers; the descriptor that it returns is owned from here on.
-        let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
-        self.possible = fd >= 0;
-        // SAFETY: `fd` is a descriptor that was returned just now.
-        self.enabled = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
-        self.window = Instant::now();
-    }
-
-    /// Ends or begins a window when it is time.
-    pub fn tick(&mut self) {
-        match &self.enabled {
-            Some(_) if self.window.elapsed() >= MEASURE => self.stop(),
-            None if self.possible && self.window.elapsed() >= PAUSE => self.enable(),
-            _ => {}
-        }
-    }
-
-    /// Ends the window.
-    pub fn stop(&mut self) {
-        if self.enabled.take().is_some() {
-            self.measured += self.window.elapsed();
-            self.window = Instant::now();
-        }
-    }
-
-    /// How long has been measured.
-    pub fn measured(&self) -> Duration {
-        self.measured + self.enabled.as_ref().map_or(Duration::ZERO, |_| self.window.elapsed())
-    }
-
-    /// What the programs of `source` ran in the measured windows.
-    pub fn runs(&self, source: Source) -> Runs {
-        let mut sum = Runs::default();
-        for (_, fd) in self.programs.iter().filter(|(s, _)| *s == source) {
-            let mut info = libbpf_sys::bpf_prog_info::default();
-            let mut len = size_of_val(&info) as u32;
-            // SAFETY: `info` is a whole, zeroed bpf_prog_info and `len` its size; the kernel writes at most that much.
-            let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd.as_raw_fd(), &mut info, &mut len) };
-            if result == 0 {
-                sum.run_ns += info.run_time_ns;
-                sum.runs += info.run_cnt;
-                sum.left_out += info.recursion_misses;
-            }
-        }
-        sum
-    }
 }
 
 /// CPU time of this process, ns, and its largest resident memory, bytes.

@@ -1,0 +1,128 @@
+//! The end of a recording: what a source can tell only then, the last of everything, the names of functions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bpfrec_format::{BlockType, EndReason, meta};
+use libbpf_rs::Link;
+
+use crate::session::Session;
+use crate::writer::{Message, Outcome};
+use crate::{bpf, clock, stats};
+
+/// Exit code when the disk was full.
+const DISK_FULL: u8 = 4;
+/// After a stop the writer gets this long to take what is in the rings.
+pub const LAST_CALL: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// Waits for the stacks that are still being walked, and says how they were.
+    fn finish_unwinding(&mut self) -> Result<()> {
+        let Some(mut unwinding) = self.unwinding.take() else { return Ok(()) };
+        unwinding.finish(LAST_CALL).iter().for_each(|sample| self.rings.drained.borrow_mut().unwound(sample));
+        let counts = unwinding.counts();
+        self.tell("unwound_whole", &counts.whole.to_string());
+        self.tell("unwound_cut", &counts.cut.to_string());
+        self.tell("unwound_by_frame_pointers", &counts.by_frame_pointers.to_string());
+        self.drain(true)
+    }
+
+    /// Takes the last names of compiled code, and says what of them is missing.
+    fn finish_jit(&mut self) {
+        let Some(mut jit) = self.jit.take() else { return };
+        let ended = jit.finish(LAST_CALL, &mut |table| {
+            self.send(Message::Tables(BlockType::JitSymbols, vec![table]));
+        });
+        if !ended {
+            self.status.say("warning: a file with names of compiled code could not be read to its end in time");
+        }
+        let seen = jit.seen;
+        let counts = [
+            ("jit_files", seen.files),
+            ("jit_functions", seen.functions),
+            ("jit_bad_lines", seen.bad_lines),
+            ("jit_other_clock", seen.other_clock),
+            ("jit_refused", seen.refused),
+            ("jit_left_bytes", seen.left_bytes),
+            ("jit_left_processes", seen.left_processes),
+        ];
+        counts.iter().filter(|(_, n)| *n > 0).for_each(|(key, n)| self.tell(key, &n.to_string()));
+    }
+
+    /// Ends the recording; returns the exit code.
+    pub fn finish(mut self, reason: EndReason) -> Result<u8> {
+        let ended = self.started.elapsed();
+        self.stopped = Some(Instant::now());
+        self.bpf_time.stop();
+        bpf::open_gate(&self.shared, false)?;
+        // Detached before the last drain: nothing can come after it.
+        for attached in &mut self.sources {
+            attached.loaded.detach();
+        }
+        self.tasks.links.clear();
+        self.watch.stop();
+        self.last_rows()?;
+        loop {
+            let before = self.rings.drained.borrow().kept;
+            self.drain(true)?;
+            if self.rings.drained.borrow().kept == before {
+                break;
+            }
+        }
+        self.finish_unwinding()?;
+        self.finish_jit();
+        self.count_losses()?;
+        if self.unsent > 0 {
+            let now = clock::mono_ns();
+            let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
+            self.send(Message::Tables(BlockType::Loss, vec![row]));
+        }
+        self.look_at_modules();
+        self.write_symbols();
+        self.checkpoint();
+        let mut figures = self.figures();
+        self.send(Message::Finish(reason));
+        let progress = Arc::clone(&self.writer.progress);
+        let outcome = self.writer.join();
+        figures.elapsed = ended;
+        figures.bytes = progress.bytes.load(Ordering::Relaxed);
+        figures.lost += progress.undefined_stacks.load(Ordering::Relaxed);
+        let path = self.args.output.display().to_string();
+        match outcome.with_context(|| format!("{path}: writing failed; what was written before can be read"))? {
+            Outcome::Whole => {
+                self.status.finish(figures, &path);
+                Ok(self.exit_code)
+            }
+            Outcome::DiskFull => {
+                self.status.finish(figures, &path);
+                eprintln!("bpfrec: {path}: the disk is full; the recording is whole up to there");
+                Ok(DISK_FULL)
+            }
+        }
+    }
+
+    /// Rows that a source can tell only when its other programs are detached.
+    fn last_rows(&mut self) -> Result<()> {
+        let links: Vec<Link> = self.sources.iter_mut().filter_map(|s| s.loaded.last.take()).collect();
+        let mut rows = vec![0; 64 << 10];
+        for link in links {
+            let mut iterator = libbpf_rs::Iter::new(&link)?;
+            let mut filled = 0;
+            loop {
+                let read = std::io::Read::read(&mut iterator, &mut rows[filled..]).context("reading what is left")?;
+                if read == 0 {
+                    break;
+                }
+                filled += read;
+                let taken = self.rings.drained.borrow_mut().events(0, &rows[..filled]);
+                rows.copy_within(taken..filled, 0);
+                filled -= taken;
+                // Their stacks come through a ring that would not hold all of them.
+                self.drain(false)?;
+            }
+        }
+        Ok(())
+    }
+}
