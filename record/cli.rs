@@ -4,9 +4,22 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// What every command returns.
+pub const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  failed
+  2  wrong usage
+  3  done, but the trace is damaged or lost events
+  4  the disk is full; the trace is whole up to there";
+
 /// Records what a Linux host does into one file, and answers questions from that file elsewhere.
+///
+/// `bpfrec record` runs on the host, as root, and moves raw scheduler, block I/O, memory and CPU events, with stacks and cgroups,
+/// into one crash-safe file. The other commands need that file alone, on any machine: `bpfrec analyze` answers everything at
+/// once, `bpfrec report` one question, for any process, container or window of time.
 #[derive(Parser, Debug)]
-#[command(name = "bpfrec", version, propagate_version = true)]
+#[command(name = "bpfrec", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -39,6 +52,10 @@ pub enum Command {
     Bundle(crate::commands::bundle::BundleArgs),
     /// Events in time order, one a line
     Replay(ReplayArgs),
+    /// Completions of this command line for a shell, on stdout
+    Completions(crate::commands::completions::CompletionsArgs),
+    /// Manual pages of all commands
+    Man(crate::commands::man::ManArgs),
 }
 
 /// Arguments of `bpfrec info`.

@@ -11,7 +11,9 @@ pub mod analyze;
 mod beside;
 #[cfg(feature = "analyze")]
 pub mod bundle;
+pub mod completions;
 pub mod info;
+pub mod man;
 #[cfg(feature = "analyze")]
 mod names;
 mod progress;

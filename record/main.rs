@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "analyze")]
         Command::Bundle(args) => commands::bundle::run(args),
         Command::Replay(args) => commands::replay::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

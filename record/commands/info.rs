@@ -229,7 +229,7 @@ fn losses(out: &mut Out, facts: &Facts) -> io::Result<()> {
 }
 
 /// Date and time of Unix nanoseconds, by Hinnant's civil_from_days.
-fn utc(ns: i64) -> String {
+pub fn utc(ns: i64) -> String {
     let seconds = ns.div_euclid(1_000_000_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let z = days + 719_468;
