@@ -12,7 +12,6 @@ fn skeletons() {
 
     println!("cargo::rustc-cfg=recorder");
     println!("cargo::rerun-if-changed=bpf");
-    println!("cargo::rerun-if-changed=format-spec/events.h");
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc"] {
         let from = format!("bpf/{source}.bpf.c");
@@ -21,7 +20,7 @@ fn skeletons() {
         }
         libbpf_cargo::SkeletonBuilder::new()
             .source(&from)
-            .clang_args(["-I.", "-Ibpf", "-Wall", "-Werror", "-Wno-unused-function"])
+            .clang_args(["-Ibpf", "-Wall", "-Werror", "-Wno-unused-function"])
             .build_and_generate(Path::new(&out).join(format!("{source}.skel.rs")))
             .unwrap_or_else(|e| panic!("{from} did not compile (clang and libelf-dev are needed): {e:#}"));
     }

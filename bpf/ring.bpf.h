@@ -6,7 +6,7 @@
 #pragma once
 
 #include "config.bpf.h"
-#include "format-spec/events.h"
+#include "events.h"
 
 /* Sizes and counts are set by the recorder. */
 struct ring {
