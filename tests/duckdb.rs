@@ -1,8 +1,9 @@
 //! `analyze` on the real traces of testdata: DuckDB reads every table, finds the same histograms as the reports, and
-//! answers README's questions; one and two threads write the same bytes.
+//! answers the questions of README and docs/cookbook.md; the notebook draws; one and two threads write the same bytes.
 #![cfg(feature = "analyze")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,19 +45,44 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// An interpreter with the package duckdb; `scripts/test` makes it.
+fn python() -> PathBuf {
+    std::env::var_os("BPFREC_PYTHON").map_or_else(|| root().join("target/venv/bin/python"), PathBuf::from)
+}
+
 #[test]
 fn duckdb_agrees_with_the_reports() {
-    let python = std::env::var_os("BPFREC_PYTHON").map_or_else(|| root().join("target/venv/bin/python"), PathBuf::from);
+    let python = python();
     for name in TRACES {
         let trace = root().join("testdata/v1").join(name);
         let out = analyze(&trace, "2", "duckdb");
         let mut command = Command::new(&python);
         command.arg(root().join("tests/duckdb_check.py")).arg(&out.0).arg(env!("CARGO_BIN_EXE_bpfrec"));
-        let output = command.arg(&trace).arg(root().join("README.md")).output();
+        let output = command.arg(&trace).arg(root()).output();
         let output = output.unwrap_or_else(|e| panic!("{} with duckdb (scripts/deps test): {e}", python.display()));
         let text = String::from_utf8_lossy(&output.stdout);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.ends_with("checks done\n"), "{name}:\n{text}{error}");
+    }
+}
+
+#[test]
+fn the_notebook_draws_what_the_tables_hold() {
+    let pictures = Dir(std::env::temp_dir().join(format!("bpfrec-notebook-{}", std::process::id())));
+    let has_matplotlib =
+        Command::new(python()).args(["-c", "import matplotlib"]).output().is_ok_and(|o| o.status.success());
+    if !has_matplotlib {
+        let mut terminal = std::io::stderr();
+        writeln!(terminal, "SKIPPED: notebook: no Python package matplotlib here").unwrap();
+        return;
+    }
+    for name in TRACES {
+        let out = analyze(&root().join("testdata/v1").join(name), "2", "notebook");
+        let mut command = Command::new(python());
+        command.arg(root().join("tests/notebook_check.py")).arg(root().join("docs/notebook.ipynb")).arg(&out.0);
+        let output = command.arg(&pictures.0).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && output.stdout.ends_with(b" pictures\n"), "{name}: {error}");
     }
 }
 

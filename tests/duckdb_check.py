@@ -1,6 +1,6 @@
 """Reads every table of an analysed trace with DuckDB and counts the histograms of two reports again in SQL.
 
-usage: duckdb_check.py DIR BPFREC TRACE README.md     prints one line a check; exits 1 at the first that fails
+usage: duckdb_check.py DIR BPFREC TRACE SOURCES     SOURCES: the folder with README.md and docs/cookbook.md; prints one line a check; exits 1 at the first that fails
 """
 import json
 import os
@@ -10,7 +10,7 @@ import sys
 
 import duckdb
 
-directory, bpfrec, trace, readme = sys.argv[1:]
+directory, bpfrec, trace, sources = sys.argv[1:]
 os.chdir(directory)
 db = duckdb.connect()
 
@@ -99,16 +99,50 @@ if answer:
     ns, waits = db.execute(sql).fetchall()[0]
     check("offcputime", [ns, waits] == [answer["total"]["ns"], answer["total"]["waits"]], f"{ns} ns, {waits} waits")
 
-# The questions of README.
-questions = re.findall(r"```sql\n(.*?)```", open(readme).read(), re.S)
-check("README has five questions", len(questions) == 5, str(len(questions)))
-for question in questions:
+
+
+def ask(question):
+    """Rows and their names, or None where this trace lacks what the question is about."""
     needs = re.findall(r"(?:FROM|JOIN)\s+(\w+)", question)
-    missing = [n for n in needs if not db.execute(f"SELECT 1 FROM duckdb_views() WHERE view_name = '{n}'").fetchall()]
+    own = re.findall(r"(\w+) AS \(", question)
+    views = {name for (name,) in db.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+    missing = [n for n in needs if n not in views and n not in own]
     if missing:
         print("not asked of this trace:", missing)
+        return None
+    answer = db.execute(question)
+    return [column[0] for column in answer.description], answer.fetchall()
+
+
+# The questions of README.
+questions = re.findall(r"```sql\n(.*?)```", open(os.path.join(sources, "README.md")).read(), re.S)
+check("README has five questions", len(questions) == 5, str(len(questions)))
+for question in questions:
+    answer = ask(question)
+    if answer:
+        check(f"question {question.splitlines()[0]}", True, f"{len(answer[1])} rows")
+
+# Those of the cookbook, with the answers that stand below them. BPFREC_UPDATE=1 writes these anew.
+shown_trace = "mixed-6.18.bpr"
+path = os.path.join(sources, "docs/cookbook.md")
+head, *sections = re.split(r"^(?=## \d+\. )", open(path).read(), flags=re.M)
+check("the cookbook has ten questions", len(sections) == 10, str(len(sections)))
+for number, section in enumerate(sections):
+    title, question = section.splitlines()[0], re.search(r"```sql\n(.*?)```\n", section, re.S)
+    answer = ask(question[1])
+    if os.path.basename(trace) != shown_trace:
+        check(title, True, f"{len(answer[1])} rows" if answer else "")
         continue
-    title = question.splitlines()[0]
-    rows = db.execute(question).fetchall()
-    check(f"question {title}", True, f"{len(rows)} rows")
+    names, rows = answer
+    lines = [names, ["---"] * len(names), *rows] if rows else []
+    table = "".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |\n" for line in lines)
+    good = section[: question.end()] + "\n" + (table or "No rows: nothing is missing there.\n") + "\n"
+    if number == len(sections) - 1:
+        good = good[:-1]
+    if os.environ.get("BPFREC_UPDATE"):
+        sections[number] = good
+    else:
+        check(title, section == good, table)
+if os.environ.get("BPFREC_UPDATE") and os.path.basename(trace) == shown_trace:
+    open(path, "w").write(head + "".join(sections))
 print("checks done")
