@@ -9,6 +9,7 @@
 #include "ring.bpf.h"
 
 #define BATCH_BYTES 2048
+#define BATCH_SOURCES 8 /* those with a lower number can use it */
 
 /* Two halves, so that what an interrupt adds while `flush` sends one of them goes into the other. record/batches.rs
  * has the same struct. */
@@ -16,7 +17,7 @@ struct batch {
 	u32 current;
 	u32 _pad;
 	u32 len[2];
-	u32 rows[2];
+	u16 rows[2][BATCH_SOURCES]; /* by source */
 	u8 data[2 * BATCH_BYTES];
 };
 
@@ -29,19 +30,24 @@ struct {
 } batches SEC(".maps");
 
 /* Sends a half. Rows for which the ring has no room are counted. */
-static __always_inline void send_half(struct batch *batch, u32 half, u32 cpu, u32 source)
+static __always_inline void send_half(struct batch *batch, u32 half, u32 cpu)
 {
 	void *ring = bpf_map_lookup_elem(&rings, &cpu);
+	u16 *rows = batch->rows[half & 1];
 	u64 len = batch->len[half & 1];
+	u32 source;
 
 	barrier_var(len); /* the verifier must see the bound on the register that is passed */
 	if (!len || len > BATCH_BYTES)
 		return;
 	if (!ring ||
-	    bpf_ringbuf_output(ring, batch->data + (half & 1) * BATCH_BYTES, len, wake_flags(ring_fill(ring), len)))
-		add_lost(source, LOST_RING, batch->rows[half & 1]);
+	    bpf_ringbuf_output(ring, batch->data + (half & 1) * BATCH_BYTES, len, wake_flags(ring_fill(ring), len))) {
+		for (source = 0; source < BATCH_SOURCES; source++)
+			if (rows[source])
+				add_lost(source, LOST_RING, rows[source]);
+	}
 	batch->len[half & 1] = 0;
-	batch->rows[half & 1] = 0;
+	__builtin_memset(rows, 0, sizeof(batch->rows[0]));
 }
 
 /* Room for a row of `size` bytes in this CPU's batch; it counts as written at once, so fill it whole. */
@@ -49,24 +55,29 @@ static __always_inline void *batch_room(u32 size, u32 source)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	struct batch *batch = bpf_map_lookup_elem(&batches, &cpu);
-	u32 half, len;
+	u64 half, at;
 
 	if (!batch)
 		return NULL;
 	half = batch->current & 1;
 	if (batch->len[half] > BATCH_BYTES - size)
-		send_half(batch, half, cpu, source);
-	len = batch->len[half];
-	barrier_var(len);
-	if (len > BATCH_BYTES - size)
+		send_half(batch, half, cpu);
+	at = batch->len[half];
+	barrier_var(at); /* the verifier must see the bound on the register that is added */
+	if (at > BATCH_BYTES - size)
 		return NULL;
-	batch->len[half] = len + size;
-	batch->rows[half]++;
-	return batch->data + half * BATCH_BYTES + len;
+	batch->len[half] = at + size;
+	batch->rows[half][source & (BATCH_SOURCES - 1)]++;
+	at += half * BATCH_BYTES;
+	barrier_var(at);
+	if (at > 2 * BATCH_BYTES - size)
+		return NULL;
+	return batch->data + at;
 }
 
-/* The body of `flush`: sends what this CPU has. */
-static __always_inline int flush_batch(u32 source)
+/* Sends what this CPU has. */
+SEC("raw_tp/sched_switch") /* never attached: the recorder runs it */
+int flush(void *ctx)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	struct batch *batch = bpf_map_lookup_elem(&batches, &cpu);
@@ -77,6 +88,6 @@ static __always_inline int flush_batch(u32 source)
 	half = batch->current & 1;
 	batch->current = half ^ 1;
 	barrier();
-	send_half(batch, half, cpu, source);
+	send_half(batch, half, cpu);
 	return 0;
 }

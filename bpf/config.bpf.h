@@ -36,6 +36,7 @@ struct config {
 	u32 waker_stacks;	   /* offcpu: stacks of wakers too */
 	u32 unwind_bytes;	   /* of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers */
 	u32 copy_wake_bytes;	   /* fill of the ring of copies that wakes the recorder */
+	u32 switch_rows;	   /* offcpu: writes the rows of sched_switch too */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");

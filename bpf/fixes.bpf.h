@@ -48,6 +48,18 @@ static __always_inline struct gendisk *request_disk(struct request *rq)
 	return BPF_CORE_READ(rq, q, disk);
 }
 
+/* a35b9af4ec2c ("bpf: Add a kfunc for generic type cast"), 6.2. */
+extern void *bpf_rdonly_cast(const void *object, u32 btf_id) __ksym __weak;
+
+/* Whether kernel_word() can be used. */
+#define HAS_KERNEL_WORD bpf_ksym_exists(bpf_rdonly_cast)
+
+/* A word of kernel memory, 0 where there is none: a load, seen through a type that begins with a word. No helper. */
+static __always_inline u64 kernel_word(u64 address)
+{
+	return bpf_core_cast((void *)address, struct timespec64)->tv_sec;
+}
+
 /* Cgroup (v2) of a task; a chain of plain loads, for programs whose pointers BTF vouches for (tp_btf). */
 static __always_inline u64 task_cgroup_id(struct task_struct *task)
 {

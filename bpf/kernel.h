@@ -110,6 +110,10 @@ struct thread_info {
 	u32 cpu;
 };
 
+struct timespec64 {
+	long tv_sec;
+};
+
 typedef struct {
 	int counter;
 } atomic_t;

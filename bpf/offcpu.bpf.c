@@ -8,9 +8,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
-#include "fixes.bpf.h"
-#include "ring.bpf.h"
-#include "filter.bpf.h"
+#include "sched.bpf.h"
 #include "recall.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -19,7 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SHORT_SPAN_NS 1000000000ULL /* short waits of a thread are summed up for this long */
 #define SPACES 2
 
-enum { KERNEL_REMEMBERED = 1, USER_REMEMBERED = 2, BEGAN_BEFORE = 4, END_UNSEEN = 16 };
+enum { KERNEL_REMEMBERED = 1, BEGAN_BEFORE = 4, END_UNSEEN = 16 };
 
 /* A thread, as far as its waits go. */
 struct thread {
@@ -40,7 +38,7 @@ struct thread {
 	u32 seen; /* it has left the CPU or come back since the start */
 	u32 pad;
 	struct kernel_memo kernel[MEMOS];
-	struct user_memo user[MEMOS];
+	struct user_known user;
 };
 
 /* Made outside the scheduler, which may not allocate: for all threads at the start, and at each fork. */
@@ -154,14 +152,12 @@ static __always_inline void fill_short(struct offcpu_row *row, struct thread *t)
 
 static __always_inline void send_short(struct thread *t, struct task_struct *task, u64 ts_ns)
 {
-	struct offcpu_row *row;
-	void *ring;
+	struct offcpu_row *row = batch_room(sizeof(*row), SOURCE_OFFCPU);
 
-	if (!EVENT_RESERVE(row, ring, SOURCE_OFFCPU))
+	if (!row)
 		return; /* tried again with the next one: the sum goes on */
 	fill_row(row, task, KIND_OFFCPU_SHORT, ts_ns);
 	fill_short(row, t);
-	EVENT_SUBMIT(row, ring);
 }
 
 /*
@@ -184,14 +180,13 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	struct thread *t = thread_of(task);
 	struct offcpu_row *row;
 	u32 tid = task->pid;
-	bool remembered;
-	void *ring;
 
 	if (!t)
 		return;
-	if (t->off_ns && EVENT_RESERVE(row, ring, SOURCE_OFFCPU)) {
-		fill_unseen(row, t, task, ts_ns);
-		EVENT_SUBMIT(row, ring);
+	if (t->off_ns) {
+		row = batch_room(sizeof(*row), SOURCE_OFFCPU);
+		if (row)
+			fill_unseen(row, t, task, ts_ns);
 	}
 	if (state & TASK_DEAD) {
 		if (t->short_count)
@@ -203,11 +198,8 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	}
 	t->user_stack_id = 0;
 	t->flags = 0;
-	if (!(task->flags & PF_KTHREAD)) {
-		t->user_stack_id = user_stack(ctx, t->user, task, ts_ns, &remembered);
-		if (remembered)
-			t->flags = USER_REMEMBERED;
-	}
+	if (!(task->flags & PF_KTHREAD))
+		t->user_stack_id = user_stack(ctx, &t->user, task, ts_ns);
 	t->prev_state = state;
 	t->switches = task->nvcsw + task->nivcsw;
 	t->ran_ns = task->se.sum_exec_runtime;
@@ -221,7 +213,6 @@ static __always_inline void come(struct task_struct *task, u64 ts_ns)
 	struct offcpu_row *row;
 	u64 off_ns, stack_id, place;
 	bool remembered;
-	void *ring;
 
 	if (!t)
 		return;
@@ -244,13 +235,13 @@ static __always_inline void come(struct task_struct *task, u64 ts_ns)
 	}
 	place = mix(t->user_stack_id, t->prev_state);
 	stack_id = kernel_stack(t->kernel, place, task, ts_ns, &remembered);
-	if (EVENT_RESERVE(row, ring, SOURCE_OFFCPU)) {
+	row = batch_room(sizeof(*row), SOURCE_OFFCPU);
+	if (row) {
 		fill_row(row, task, KIND_OFFCPU_WAIT, ts_ns);
 		fill_wait(row, t, off_ns, ts_ns);
 		row->kernel_stack_id = stack_id;
 		if (remembered)
 			row->flags |= KERNEL_REMEMBERED;
-		EVENT_SUBMIT(row, ring);
 	}
 	t->woken_ns = 0;
 }
@@ -264,12 +255,15 @@ SEC("tp_btf/sched_switch")
 int BPF_PROG(offcpu_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
 	u64 ts_ns = bpf_ktime_get_ns();
+	u32 state = switch_state(ctx, prev);
 
 	if (!begin_ns)
 		begin_ns = ts_ns;
-	/* The argument is what the scheduler acted on. A preempted thread can run, whatever it was about to do. */
+	if (cfg.switch_rows)
+		write_switch(preempt, prev, next, state, ts_ns);
+	/* A preempted thread can run, whatever it was about to do. */
 	if (chosen(prev))
-		leave(ctx, prev, preempt ? 0 : cfg.switch_state_arg ? (u32)ctx[3] : task_state(prev), ts_ns);
+		leave(ctx, prev, preempt ? 0 : state, ts_ns);
 	if (chosen(next))
 		come(next, ts_ns);
 	return 0;

@@ -7,41 +7,14 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
-#include "fixes.bpf.h"
-#include "batch.bpf.h"
-#include "filter.bpf.h"
+#include "sched.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	u64 prev_cgroup_id = task_cgroup_id(prev), next_cgroup_id = task_cgroup_id(next);
-	u32 prev_pid = prev->tgid, next_pid = next->tgid;
-	struct switch_row *row;
-	u64 ts_ns;
-
-	/* A switch counts when one of its sides does; the idle task never does. */
-	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
-		return 0;
-	ts_ns = bpf_ktime_get_ns(); /* before the batch is asked for room: it may have to be sent first */
-	row = batch_room(sizeof(*row), SOURCE_SCHED);
-	if (!row)
-		return 0;
-	row->ts_ns = ts_ns;
-	row->kind = KIND_SCHED_SWITCH;
-	row->size = sizeof(*row);
-	row->prev_tid = prev->pid;
-	row->prev_pid = prev_pid;
-	row->next_tid = next->pid;
-	row->next_pid = next_pid;
-	/* The argument is what the scheduler acted on; the task's own field may already say that it wakes again. */
-	row->prev_state = cfg.switch_state_arg ? (u32)ctx[3] : task_state(prev);
-	row->prev_prio = prev->prio;
-	row->next_prio = next->prio;
-	row->preempt = preempt;
-	row->prev_cgroup_id = prev_cgroup_id;
-	row->next_cgroup_id = next_cgroup_id;
+	write_switch(preempt, prev, next, switch_state(ctx, prev), bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -107,10 +80,4 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	row->prio = task->prio;
 	row->cgroup_id = cgroup_id;
 	return 0;
-}
-
-SEC("raw_tp/sched_switch") /* never attached: the recorder runs it */
-int flush(void *ctx)
-{
-	return flush_batch(SOURCE_SCHED);
 }

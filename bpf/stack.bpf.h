@@ -44,53 +44,66 @@ static __always_inline u64 mix(u64 hash, u64 word)
 	return hash ^ hash >> 32;
 }
 
-/*
- * Id of the `n` bytes of frames in `s`, 0 for none. Sends the definition unless this segment `now` has it. `*sent` says
- * whether it has it now.
- */
-static __always_inline u64 define_stack(struct stack_record *s, u32 now, long n, u32 source, bool user, u32 pid,
-					u64 exec_id, u64 ts_ns, bool *sent)
+/* An id is the hash of this, the frames, and their number. A kernel stack is the same for all processes. */
+static __always_inline u64 begin_id(bool user, u32 pid, u64 exec_id)
 {
-	u32 *when;
-	u64 id, size;
-	u32 i;
+	return mix(mix(user + 1, user ? pid : 0), user ? exec_id : 0);
+}
 
-	*sent = false;
-	if (n <= 0)
-		return 0;
-	s->frames = (u32)n / 8;
-	/* A kernel stack is the same for all processes. */
+static __always_inline u64 end_id(u64 id, u32 frames)
+{
+	id = mix(id, frames);
+	return id ? id : 1;
+}
+
+/* Says whose the frames in `s` are. */
+static __always_inline void describe_stack(struct stack_record *s, u32 frames, bool user, u32 pid, u64 exec_id)
+{
+	s->frames = frames;
 	s->pid = user ? pid : 0;
 	s->exec_id = user ? exec_id : 0;
 	s->user = user;
-	id = mix(mix(mix(user + 1, s->pid), s->exec_id), s->frames);
+}
+
+/* Id of the `n` bytes of frames in `s`, 0 for none. */
+static __always_inline u64 identify_stack(struct stack_record *s, long n, bool user, u32 pid, u64 exec_id)
+{
+	u64 id = begin_id(user, pid, exec_id);
+	u32 i;
+
+	if (n <= 0)
+		return 0;
+	describe_stack(s, (u32)n / 8, user, pid, exec_id);
 	for (i = 0; i < MAX_FRAMES; i++) {
-		if (i >= s->frames)
+		/* Read each time, or the verifier would look at all that follows once for each number of frames. */
+		if (i >= *(volatile u32 *)&s->frames)
 			break;
 		id = mix(id, s->ip[i]);
 	}
-	if (!id)
-		id = 1;
-	when = bpf_map_lookup_elem(&defined, &id);
-	if (when && *when == now) {
-		*sent = true;
-		return id;
-	}
+	return end_id(id, s->frames);
+}
+
+/* Sends the definition of the stack in `s` unless segment `now` has it. Returns whether it has it now. */
+static __always_inline bool send_stack(struct stack_record *s, u64 id, u32 now, u32 source, u64 ts_ns)
+{
+	u32 *when = bpf_map_lookup_elem(&defined, &id);
+	u64 size;
+
+	if (when && *when == now)
+		return true;
 	s->ts_ns = ts_ns;
 	s->stack_id = id;
 	s->epoch = now;
 	size = sizeof(*s) - sizeof(s->ip) + s->frames * 8;
 	barrier_var(size); /* the verifier must see the bound on the register that is passed */
 	if (size > sizeof(*s))
-		return 0;
-	n = bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP);
-	if (n) {
+		return false;
+	if (bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP)) {
 		count_lost(source, LOST_STACK_RING); /* not marked as defined, so it comes again with the next event */
-	} else {
-		bpf_map_update_elem(&defined, &id, &s->epoch, BPF_ANY);
-		*sent = true;
+		return false;
 	}
-	return id;
+	bpf_map_update_elem(&defined, &id, &s->epoch, BPF_ANY);
+	return true;
 }
 
 /* Id of the current stack, 0 for none. Nobody else may use `s` meanwhile. */
@@ -99,13 +112,16 @@ static __always_inline u64 stack_id_in(struct stack_record *s, void *ctx, u32 so
 {
 	u32 zero = 0;
 	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
-	bool sent;
+	u64 id;
 	long n;
 
 	if (!s || !now)
 		return 0;
 	n = bpf_get_stack(ctx, s->ip, MAX_FRAMES * sizeof(u64), user ? BPF_F_USER_STACK : 0);
-	return define_stack(s, *now, n, source, user, pid, exec_id, ts_ns, &sent);
+	id = identify_stack(s, n, user, pid, exec_id);
+	if (id)
+		send_stack(s, id, *now, source, ts_ns);
+	return id;
 }
 
 struct {

@@ -10,7 +10,7 @@ use crate::bpf::{Loaded, SharedMaps};
 
 /// Where `struct batch` has the lengths of its halves, and where its rows begin.
 const LENGTHS: [usize; 2] = [8, 12];
-const ROWS: usize = 24;
+const ROWS: usize = 48;
 
 /// The batches of all CPUs.
 pub struct Batches {

@@ -58,6 +58,8 @@ pub struct Config {
     pub unwind_bytes: u32,
     /// Fill of the ring of copies that wakes the recorder, bytes.
     pub copy_wake_bytes: u32,
+    /// 1: the programs of offcpu write the rows of `sched_switch` too.
+    pub switch_rows: u32,
 }
 
 impl Config {
@@ -96,6 +98,7 @@ impl Config {
             self.waker_stacks,
             self.unwind_bytes,
             self.copy_wake_bytes,
+            self.switch_rows,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }
@@ -201,8 +204,8 @@ pub fn user_stack_id(pid: u32, exec_id: u64, frames: &[u64]) -> u64 {
         let hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         hash ^ hash >> 32
     };
-    let seed = mix(mix(mix(2, pid.into()), exec_id), frames.len() as u64);
-    frames.iter().fold(seed, |hash, ip| mix(hash, *ip)).max(1)
+    let hash = frames.iter().fold(mix(mix(2, pid.into()), exec_id), |hash, ip| mix(hash, *ip));
+    mix(hash, frames.len() as u64).max(1)
 }
 
 #[cfg(test)]

@@ -81,6 +81,14 @@ pub fn all() -> Vec<Box<dyn Source>> {
     ]
 }
 
+/// Whether the source `name` is to be recorded.
+pub fn is_wanted(args: &RecordArgs, name: &str) -> bool {
+    match args.sources.as_slice() {
+        [] => DEFAULT.contains(&name),
+        named => named.iter().any(|n| n == name),
+    }
+}
+
 /// Names of [`all`], for the command line.
 pub const NAMES: [&str; 6] = ["sched", "offcpu", "block", "malloc", "kmem", "profile"];
 

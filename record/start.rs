@@ -36,11 +36,7 @@ use crate::{clock, kernel, limits};
 /// The sources to record, and whether each was asked for by name.
 fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
     let named = !args.sources.is_empty();
-    let wanted = |name: &str| match named {
-        true => args.sources.iter().any(|s| s == name),
-        false => sources::DEFAULT.contains(&name),
-    };
-    sources::all().into_iter().filter(|s| wanted(s.name())).map(|s| (s, named)).collect()
+    sources::all().into_iter().filter(|s| sources::is_wanted(args, s.name())).map(|s| (s, named)).collect()
 }
 
 /// Default size of a CPU's ring: 4 MiB, and on wide machines less, so that all together stay at 128 MiB.

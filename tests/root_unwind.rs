@@ -108,8 +108,8 @@ fn id_of(pid: u64, exec_id: u64, frames: &[u64]) -> u64 {
         let hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         hash ^ hash >> 32
     };
-    let head = [pid, exec_id, frames.len() as u64];
-    head.iter().chain(frames).fold(2, mix)
+    let tail = [frames.len() as u64];
+    [pid, exec_id].iter().chain(frames).chain(&tail).fold(2, mix)
 }
 
 #[test]

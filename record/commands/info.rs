@@ -189,7 +189,7 @@ fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
         let wrong = 100.0 * n.wrong as f64 / n.checked.max(1) as f64;
         writeln!(
             out,
-            "{} stacks of {source}: {} walked, {} remembered; {} were both, {} wrong ({wrong:.3} %); {} failed",
+            "{} stacks of {source}: {} walked, {} remembered; {} checked, {} wrong ({wrong:.3} %); {} failed",
             space(*user),
             n.walked,
             n.remembered,

@@ -6,7 +6,7 @@ use std::io::Read;
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::Iter;
 
-use super::{Context, Source};
+use super::{Context, Source, is_wanted};
 use crate::bpf::{self, Loaded, SharedMaps};
 use crate::limits::tracepoint_args;
 
@@ -38,6 +38,7 @@ impl Source for Offcpu {
         };
         let mut config = context.config;
         config.switch_state_arg = u32::from(args >= 4);
+        config.switch_rows = is_wanted(context.args, "sched").into();
         // Whether tracing programs may use task storage (5.12) is not to be seen in the type information: try.
         config.task_storage = 1;
         self.task_storage.set(true);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Context, Source};
+use super::{Context, Source, is_wanted};
 use crate::bpf::{self, Loaded, SharedMaps};
 use crate::limits::tracepoint_args;
 
@@ -22,7 +22,9 @@ impl Source for Sched {
     fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
         let mut config = context.config;
         config.switch_state_arg = u32::from(tracepoint_args(context.btf, "sched_switch") >= Some(4));
-        bpf::load(skel::SchedSkelBuilder::default(), config, shared, &|_| true)
+        // Where `offcpu` is recorded its program on the same tracepoint writes these rows: two would cost more.
+        let wanted = |program: &str| program != "sched_switch" || !is_wanted(context.args, "offcpu");
+        bpf::load(skel::SchedSkelBuilder::default(), config, shared, &wanted)
     }
 
     fn attach(&self, _context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {
