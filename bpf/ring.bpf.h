@@ -31,7 +31,7 @@ struct {
 	__uint(max_entries, 1 << 21);
 } stack_ring SEC(".maps");
 
-/* Lost so far, by source and reason. */
+/* Lost so far, by source and reason; under key 0, which is neither, a sign that something was. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SOURCES *REASONS);
@@ -41,10 +41,13 @@ struct {
 
 static __always_inline void add_lost(u32 source, u32 reason, u32 rows)
 {
-	u32 key = source * REASONS + reason;
+	u32 key = source * REASONS + reason, sign = 0;
 	u64 *n = bpf_map_lookup_elem(&lost, &key);
 
 	/* Atomic, for an interrupt may count on the same CPU at the same time. */
+	if (n)
+		__sync_fetch_and_add(n, rows);
+	n = bpf_map_lookup_elem(&lost, &sign);
 	if (n)
 		__sync_fetch_and_add(n, rows);
 }

@@ -51,8 +51,9 @@ impl Packer {
 
 /// The integers of a field; false for other types, and for a field that is not in the rows.
 fn gather(field: &Field, size: usize, rows: &[u8], values: &mut Vec<u64>) -> bool {
+    // A map over exact chunks knows its length, so that the loops below write without looking for room each time.
     fn cells<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl Iterator<Item = [u8; N]> {
-        rows.get(at..).unwrap_or_default().chunks(size).filter_map(|cell| cell.first_chunk().copied())
+        rows.chunks_exact(size).map(move |row| row[at..].first_chunk().copied().unwrap_or([0; N]))
     }
     values.clear();
     let at = usize::from(field.offset);

@@ -147,14 +147,12 @@ impl<W: Write> SegmentWriter<W> {
 
     /// Appends tables as blocks of one type; large ones are split.
     pub fn write_tables(&mut self, block_type: BlockType, tables: &[&Table]) -> Result<()> {
-        let mut compressor = std::mem::replace(&mut self.compressor, Compressor::new(LEVEL)?);
         for table in tables {
             for part in parts(table) {
-                let block = Block::of_tables(block_type, &[&part], Some(&mut compressor))?;
+                let block = Block::of_tables(block_type, &[&part], Some(&mut self.compressor))?;
                 self.write(block)?;
             }
         }
-        self.compressor = compressor;
         Ok(())
     }
 
@@ -185,7 +183,7 @@ impl<W: Write> SegmentWriter<W> {
         self.checkpointed = self.index.rows();
         let mut tables = stats.to_vec();
         tables.push(&part);
-        let block = Block::of_tables(BlockType::Checkpoint, &tables, Some(&mut Compressor::new(LEVEL)?))?;
+        let block = Block::of_tables(BlockType::Checkpoint, &tables, Some(&mut self.compressor))?;
         self.write(block)
     }
 

@@ -21,9 +21,13 @@ use crate::unwind::Unwound;
 /// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
 const CHUNK_BYTES: usize = 256 << 10;
 /// A chunk goes to the file at this age. With [`POLL`] before it and the write after it, a second is never reached.
-const CHUNK_AGE: Duration = Duration::from_millis(500);
+const CHUNK_AGE: Duration = Duration::from_millis(400);
 /// Time between two looks into the rings while they are far from full.
 pub const POLL: Duration = Duration::from_millis(200);
+/// The same on an idle machine. Twice this, for a look and the next one that finds the chunk old enough, stays below a second.
+pub const IDLE_POLL: Duration = Duration::from_millis(450);
+/// Events at a look below which a machine is idle.
+const IDLE: u64 = 1024;
 
 /// Events that are taken from a ring at once.
 const BATCH: usize = 1 << 16;
@@ -218,6 +222,8 @@ pub struct Rings {
     events: Vec<RingBuffer<'static>>,
     cpus: Vec<u32>,
     batches: Option<Batches>,
+    /// Events that had been kept when it last waited.
+    looked: u64,
     definitions: RingBuffer<'static>,
     /// Copies of user stacks, where they are asked for.
     copies: Option<RingBuffer<'static>>,
@@ -279,7 +285,7 @@ impl Rings {
             copies = Some(builder.build().context("cannot map the ring of stack copies")?);
         }
         let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
-        Ok(Rings { events, cpus, batches: None, definitions, copies, drained })
+        Ok(Rings { events, cpus, batches: None, looked: 0, definitions, copies, drained })
     }
 
     /// From now on what lies in `batches` is drained too.
@@ -287,13 +293,16 @@ impl Rings {
         self.batches = Some(batches);
     }
 
-    /// Sleeps until [`POLL`] is over or a ring is filling up.
-    pub fn wait(&self, at_most: Duration) {
+    /// Sleeps until it is time to look, `at_most` so long, or until a ring is filling up.
+    pub fn wait(&mut self, at_most: Duration) {
+        let kept = self.drained.borrow().kept.iter().sum();
+        let idle = kept - std::mem::replace(&mut self.looked, kept) < IDLE;
+        let pause = if idle { IDLE_POLL } else { POLL };
         // SAFETY: the descriptors belong to the ring buffers, which live as long as `self`.
         let borrow = |r: &RingBuffer<'_>| unsafe { BorrowedFd::borrow_raw(r.epoll_fd()) };
         let fds: Vec<_> = self.events.iter().chain(&self.copies).map(borrow).collect();
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(POLL).as_nanos() as _ };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(pause).as_nanos() as _ };
         // An interrupted wait is a wait that ended: the loop looks at its flags anyway.
         let _ = poll(&mut polled, Some(&timeout));
     }

@@ -20,7 +20,7 @@ use crate::hits::Hits;
 use crate::jit::Jit;
 use crate::modules::Modules;
 use crate::processes::Mapping;
-use crate::rings::{POLL, Rings};
+use crate::rings::{IDLE_POLL, POLL, Rings};
 use crate::rotation::Rotation;
 use crate::seen::Shared;
 use crate::snapshot::Snapshot;
@@ -127,8 +127,9 @@ impl Session {
     fn record(&mut self) -> Result<EndReason> {
         let (mut second, mut checkpoint) = (Instant::now(), Instant::now());
         loop {
-            let left = self.args.duration.map_or(POLL, |d| d.saturating_sub(self.started.elapsed()));
-            self.rings.wait(left);
+            let left = self.args.duration.map_or(IDLE_POLL, |d| d.saturating_sub(self.started.elapsed()));
+            // Nothing but a look tells that the command has ended.
+            self.rings.wait(if self.command.is_some() { left.min(POLL) } else { left });
             self.wakeups += 1;
             let reason = self.over()?;
             self.drain(false)?;
