@@ -41,6 +41,7 @@ pub mod slab;
 
 // Results.
 pub mod bundle;
+mod constants;
 pub mod everything;
 pub mod filter;
 pub mod flamegraph;

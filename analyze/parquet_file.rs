@@ -4,23 +4,27 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, StringArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
+use rayon::prelude::*;
 
+use crate::constants::Constants;
 use crate::error::Result;
 use crate::meta::Meta;
 
 /// Rows of a row group: four of DuckDB's.
-const GROUP_ROWS: usize = 491_520;
-/// Columns that rise steadily: differences are smaller than dictionaries there, and nowhere else.
-const RISING: [&str; 3] = ["ts", "ts_mono", "end_mono"];
+pub(crate) const GROUP_ROWS: usize = 491_520;
+/// Columns that are packed as differences: those that rise steadily, for which they are smaller than dictionaries, and lengths
+/// of time, whose dictionaries overflow and cost more than the tenth that they save.
+const BY_DIFFERENCE: [&str; 7] = ["ts", "ts_mono", "end_mono", "dur_ns", "runq_ns", "wait_ns", "queued_ns"];
 /// The order of events. Not by `ts`: a clock of the day may be set back, CLOCK_MONOTONIC cannot.
 const IN_TIME: &[&str] = &["ts_mono", "cpu"];
 /// Columns that end every table, the same in each row: tables of many hosts and traces can lie together.
@@ -87,9 +91,13 @@ pub enum Type {
 
 /// A file that is being written.
 pub struct TableFile {
-    writer: ArrowWriter<Box<dyn Write + Send>>,
+    writer: SerializedFileWriter<Box<dyn Write + Send>>,
+    factory: ArrowRowGroupWriterFactory,
     schema: Arc<Schema>,
-    identity: Identity,
+    /// Columns of the row group that is being filled, without the [`CONSTANT`] ones, and its rows.
+    group: Vec<ArrowColumnWriter>,
+    rows: usize,
+    constants: Constants,
 }
 
 impl TableFile {
@@ -117,7 +125,7 @@ impl TableFile {
             .set_created_by("bpfrec".into())
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS));
-        for column in RISING {
+        for column in BY_DIFFERENCE {
             let path = ColumnPath::from(column);
             properties = properties
                 .set_column_dictionary_enabled(path.clone(), false)
@@ -132,19 +140,57 @@ impl TableFile {
         let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
         let out = output.create(&format!("parquet/{name}.parquet"))?;
         let writer = ArrowWriter::try_new_with_options(out, schema.clone(), options)?;
-        Ok(TableFile { writer, schema, identity: output.identity() })
+        let (writer, factory) = writer.into_serialized_writer()?;
+        let constants = Constants::new(output.identity());
+        Ok(TableFile { writer, factory, schema, group: Vec::new(), rows: 0, constants })
     }
 
     /// Adds rows: an array for each column but the [`CONSTANT`] ones.
-    pub fn write(&mut self, mut columns: Vec<ArrayRef>) -> Result<()> {
-        let rows = columns.first().map_or(0, |c| c.len());
-        columns.push(Arc::new(Int64Array::from_value(self.identity.host_id as i64, rows)));
-        columns.push(texts(std::iter::repeat_n(&self.identity.trace_id, rows)));
-        Ok(self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?)
+    pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        let all = columns.first().map_or(0, |c| c.len());
+        let mut from = 0;
+        while from < all {
+            if self.group.is_empty() {
+                self.group = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
+                self.group.truncate(columns.len());
+            }
+            let rows = (GROUP_ROWS - self.rows).min(all - from);
+            let fields = self.schema.fields();
+            self.group.par_iter_mut().enumerate().try_for_each(|(i, writer)| -> Result<()> {
+                for leaf in compute_leaves(&fields[i], &columns[i].slice(from, rows))? {
+                    writer.write(&leaf)?;
+                }
+                Ok(())
+            })?;
+            (self.rows, from) = (self.rows + rows, from + rows);
+            if self.rows == GROUP_ROWS {
+                self.end_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.rows);
+        let own = std::mem::take(&mut self.group);
+        let constants = self.constants.of(rows, &self.writer)?;
+        let mut group = self.writer.next_row_group()?;
+        let own: Vec<_> = own.into_par_iter().map(|column| column.close()).collect();
+        for chunk in own {
+            chunk?.append_to_row_group(&mut group)?;
+        }
+        for (bytes, close) in constants {
+            group.append_column(&bytes, close)?;
+        }
+        group.close()?;
+        Ok(())
     }
 
     /// Writes the end.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
+        if self.rows > 0 {
+            self.end_group()?;
+        }
         let mut out = self.writer.into_inner()?;
         Ok(out.flush()?)
     }

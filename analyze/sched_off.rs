@@ -79,7 +79,7 @@ impl Pairing {
             each(&wakeups, &mut at[0], false);
             each(&new, &mut at[1], true);
         };
-        let mut offs = Vec::new();
+        let (mut offs, mut tasks) = (Vec::new(), meta.tasks.lookups());
         if let Some(table) = slab.table("sched_switch") {
             let int = |name| table.ints(name);
             let (prev, next) = (["prev_tid", "prev_pid", "prev_cgroup_id"], ["next_tid", "next_pid", "next_cgroup_id"]);
@@ -115,7 +115,7 @@ impl Pairing {
                 };
                 let since = if left.state == 0 { Some(left.ts_ns) } else { left.woken.map(|(ts, _)| ts) };
                 let waker_tid = left.woken.map_or(0, |(_, tid)| tid);
-                let waker = left.woken.and_then(|(ts, tid)| meta.tasks.at(tid, ts));
+                let waker = left.woken.and_then(|(ts, tid)| tasks.id(tid, ts)).map(|id| &meta.tasks.all()[id as usize]);
                 offs.push(Off {
                     what: What::Wait,
                     end_ns: ts_ns,

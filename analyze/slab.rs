@@ -6,7 +6,7 @@
 //!
 //! Memory is bounded whatever the length of the trace: a slab holds at most [`SLAB_ROWS`] rows and what the blocks that
 //! cross its end carry over (one block a CPU), 8 bytes a value, once as decoded and once in order; two slabs are alive, one
-//! being read while the other is being used: `2 x 2 x (SLAB_ROWS + CPUs x rows a block) x columns x 8 bytes`, about 250 MB.
+//! being read while the other is being used: `2 x 2 x (SLAB_ROWS + CPUs x rows a block) x columns x 8 bytes`, about 130 MB.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::sched::{Half, Slice, Wait};
 use crate::view::Ints;
 
 /// Rows at which a slab is cut.
-pub const SLAB_ROWS: u64 = 1 << 18;
+pub const SLAB_ROWS: u64 = 1 << 17;
 
 /// Events of one kind, ordered by time, then CPU, then as they were written.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ struct Part {
     kind: u16,
     ts: Vec<u64>,
     columns: Vec<Column>,
+    /// Rows before this one are used.
+    from: usize,
 }
 
 /// Cuts a trace into slabs.
@@ -114,9 +116,15 @@ impl<'a> Slabs<'a> {
                 kinds.entry(kind.id).or_insert(kind);
             }
         }
-        let fields = |kind: &Kind| kind.fields.iter().map(|f| wants(kind, &f.name)).collect::<Vec<_>>();
-        let wanted: FxHashMap<u16, Vec<bool>> =
-            kinds.values().map(|k| (k.id, fields(k))).filter(|(_, wanted)| wanted.contains(&true)).collect();
+        let mut wanted: FxHashMap<u16, Vec<bool>> = FxHashMap::default();
+        for kind in kinds.values() {
+            let mut fields: Vec<bool> = kind.fields.iter().map(|f| wants(kind, &f.name)).collect();
+            if fields.contains(&true) {
+                // The order of all events.
+                kind.index_of("ts_ns").into_iter().for_each(|i| fields[i] = true);
+                wanted.insert(kind.id, fields);
+            }
+        }
         let mut blocks: Vec<(usize, BlockRef)> = trace
             .blocks()
             .filter(|(_, b)| b.header.block_type == BlockType::Events as u8 && b.header.ts_min_ns <= until_ns)
@@ -176,7 +184,13 @@ impl<'a> Slabs<'a> {
 
     fn decode(&self, segment: usize, block: &BlockRef) -> bpfrec_format::Result<(Vec<Part>, u64)> {
         let from = &self.trace.segments[segment].1;
-        let rows = from.read(block, &|kind| self.wanted.contains_key(&kind))?;
+        // A segment that describes a kind otherwise has other fields in its places.
+        let is_known = |kind: u16| from.registry.get(kind) == self.kinds.get(&kind);
+        let wanted = |kind, field: usize| {
+            let fields = self.wanted.get(&kind);
+            fields.is_some_and(|fields| fields.get(field).copied().unwrap_or(true) || !is_known(kind))
+        };
+        let rows = from.read_fields(block, &wanted)?;
         let h = &block.header;
         let mut parts = Vec::with_capacity(rows.tables.len());
         for (section, table) in rows.tables.into_iter().enumerate() {
@@ -190,7 +204,7 @@ impl<'a> Slabs<'a> {
                 Some(Column::Int(ts)) => std::mem::take(ts),
                 _ => vec![h.ts_min_ns; rows],
             };
-            parts.push(Part { order: (h.stream, h.seq, section as u32), kind: id, ts, columns });
+            parts.push(Part { order: (h.stream, h.seq, section as u32), kind: id, ts, columns, from: 0 });
         }
         Ok((parts, rows.unknown_rows))
     }
@@ -218,9 +232,9 @@ fn renamed(own: &Kind, kind: &Kind, mut table: Table) -> Vec<Column> {
 type Key = (u64, u32, u32);
 
 fn in_order(kind: &Arc<Kind>, wanted: &[bool], parts: &[Part], before: &(dyn Fn(u64) -> bool + Sync)) -> EventTable {
-    let mut keys: Vec<Key> = Vec::with_capacity(parts.iter().map(|p| p.ts.len()).sum());
+    let mut keys: Vec<Key> = Vec::with_capacity(parts.iter().map(|p| p.ts.len() - p.from).sum());
     for (i, part) in parts.iter().enumerate() {
-        let rows = part.ts.iter().enumerate().filter(|(_, ts)| before(**ts));
+        let rows = part.ts.iter().enumerate().skip(part.from).filter(|(_, ts)| before(**ts));
         keys.extend(rows.map(|(row, ts)| (*ts, i as u32, row as u32)));
     }
     // Parts stand in order of CPU and block: a stable sort by time alone leaves them so, and merges sorted runs.
@@ -273,15 +287,19 @@ fn gather(keys: &[Key], parts: &[Part], column: usize) -> Column {
 
 /// The rows at and after `end`.
 fn rest(part: Part, end: u64) -> Option<Part> {
-    let keep: Vec<usize> = (0..part.ts.len()).filter(|row| part.ts[*row] >= end).collect();
-    if keep.is_empty() {
+    let left = &part.ts[part.from..];
+    let used = left.iter().filter(|ts| **ts < end).count();
+    if used == left.len() {
         return None;
     }
-    if keep.len() == part.ts.len() {
-        return Some(part);
+    // In order of time, as nearly all are, nothing needs to be copied.
+    if left[..used].iter().all(|ts| *ts < end) {
+        return Some(Part { from: part.from + used, ..part });
     }
+    let keep: Vec<usize> = (part.from..part.ts.len()).filter(|row| part.ts[*row] >= end).collect();
     let cut = |column: &Column| match column {
-        Column::Int(v) if v.is_empty() => Column::Int(Vec::new()),
+        // Not wanted.
+        column if column.is_empty() => column.clone(),
         Column::Int(v) => Column::Int(keep.iter().map(|row| v[*row]).collect()),
         Column::Text(r) => {
             let mut out = Ragged::default();
@@ -295,5 +313,5 @@ fn rest(part: Part, end: u64) -> Option<Part> {
         }
     };
     let columns = part.columns.iter().map(cut).collect();
-    Some(Part { ts: keep.iter().map(|row| part.ts[*row]).collect(), columns, ..part })
+    Some(Part { ts: keep.iter().map(|row| part.ts[*row]).collect(), columns, from: 0, ..part })
 }

@@ -179,6 +179,21 @@ impl Tasks {
         alive.then_some(id)
     }
 
+    /// For many lookups at moments close to each other.
+    pub fn lookups(&self) -> Lookups<'_> {
+        Lookups { tasks: self, known: [Known::default(); KNOWN] }
+    }
+
+    /// From when to when a lookup of `tid` gives `id`.
+    fn span(&self, tid: u32, id: u32) -> (u64, u64) {
+        let ids = self.by_tid.get(&tid).map_or(&[][..], Vec::as_slice);
+        let next = ids.iter().skip_while(|other| **other != id).nth(1);
+        let next_ns = next.map_or(u64::MAX, |next| self.all[*next as usize].start_ns.saturating_sub(1));
+        let task = &self.all[id as usize];
+        let end_ns = task.end_ns.map_or(u64::MAX, |end| end.saturating_add(AFTER_EXIT_NS));
+        (task.start_ns, next_ns.min(end_ns))
+    }
+
     /// The task that had `tid` at `ts_ns`.
     pub fn at(&self, tid: u32, ts_ns: u64) -> Option<&Task> {
         self.lookup(tid, ts_ns).map(|id| &self.all[id as usize])
@@ -190,6 +205,23 @@ impl Tasks {
             0 => "swapper",
             _ => self.at(tid, ts_ns).map_or("", |task| task.comm(ts_ns)),
         }
+    }
+
+    /// As [`Tasks::comm`], and from when to when that is so.
+    pub fn comm_span(&self, tid: u32, ts_ns: u64) -> (&str, u64, u64) {
+        if tid == 0 {
+            return ("swapper", 0, u64::MAX);
+        }
+        let Some(id) = self.lookup(tid, ts_ns) else { return ("", ts_ns, ts_ns) };
+        let (names, (mut from_ns, mut to_ns)) = (&self.all[id as usize].names, self.span(tid, id));
+        let after = names.partition_point(|(from, _)| *from <= ts_ns);
+        if let Some((from, _)) = after.checked_sub(1).map(|i| &names[i]) {
+            from_ns = from_ns.max(*from);
+        }
+        if let Some((next, _)) = names.get(after) {
+            to_ns = to_ns.min(next - 1);
+        }
+        (names.get(after.saturating_sub(1)).map_or("", |(_, name)| name), from_ns, to_ns)
     }
 
     /// All tasks; the position is the id.
@@ -207,6 +239,43 @@ impl Tasks {
     /// Forks and execs of processes, by pid and time.
     pub(crate) fn images(&self) -> &[(u32, u64, Image)] {
         &self.images
+    }
+}
+
+/// Lookups that are remembered.
+const KNOWN: usize = 256;
+
+#[derive(Clone, Copy)]
+struct Known {
+    tid: u32,
+    id: u32,
+    from_ns: u64,
+    to_ns: u64,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Known { tid: 0, id: 0, from_ns: 1, to_ns: 0 }
+    }
+}
+
+/// Remembers who was looked up: the same few threads switch to and fro.
+pub struct Lookups<'a> {
+    tasks: &'a Tasks,
+    known: [Known; KNOWN],
+}
+
+impl Lookups<'_> {
+    /// As [`Tasks::lookup`].
+    pub fn id(&mut self, tid: u32, ts_ns: u64) -> Option<u32> {
+        let known = &mut self.known[tid as usize % KNOWN];
+        if known.tid == tid && ts_ns >= known.from_ns && ts_ns <= known.to_ns {
+            return Some(known.id);
+        }
+        let id = self.tasks.lookup(tid, ts_ns)?;
+        let (from_ns, to_ns) = self.tasks.span(tid, id);
+        *known = Known { tid, id, from_ns, to_ns };
+        Some(id)
     }
 }
 
@@ -275,8 +344,34 @@ mod tests {
         assert_eq!(t.comm(7, 9 * S + 1), "parent");
         assert_eq!(t.comm(7, 9 * S + 6), "new");
         assert_eq!(t.comm(7, 20 * S), "newer");
+        for tenth in 0..220 {
+            let (ts, tid) = (tenth * S / 10 + 4, 7);
+            let (comm, from_ns, to_ns) = t.comm_span(tid, ts);
+            assert_eq!(comm, t.comm(tid, ts));
+            for ts in (0..220).map(|i| i * S / 10 + 4).filter(|ts| (from_ns..=to_ns).contains(ts)) {
+                assert_eq!(comm, t.comm(tid, ts));
+            }
+        }
         assert_eq!(t.comm(0, S), "swapper");
         assert_eq!(t.lookup(8, S), None);
+    }
+
+    #[test]
+    fn remembered_lookups_are_the_same() {
+        let lives = (1..60).flat_map(|i: u64| {
+            let tid = (i * 7 % 5 + 256 * (i % 2)) as u32;
+            let begin = row(i * S, Said::Forked, tid, i * S, "a");
+            let end = (i % 3 > 0).then(|| row(i * S + S / 2, Said::Exited, tid, i * S, "a"));
+            std::iter::once(begin).chain(end)
+        });
+        let t = tasks(lives.collect());
+        let mut lookups = t.lookups();
+        for tenth in 0..700u64 {
+            for tid in [0, 1, 2, 3, 4, 256, 257, 258, 259, 260, 999] {
+                let ts = tenth * S / 10 + u64::from(tid);
+                assert_eq!(lookups.id(tid, ts), t.lookup(tid, ts), "{tid} at {ts}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::MAX_FRAMES;
 use crate::error::{Error, Result};
 use crate::kind::Type;
 use crate::table::{Column, Ragged};
-use crate::varint::{take, unzigzag};
+use crate::varint::{take, take_all, unzigzag};
 
 /// One varint for all rows.
 pub(crate) const CONST: u8 = 0;
@@ -54,9 +54,7 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
         (_, CONST) => Column::Int(vec![take(&mut data)?; rows]),
         (_, VARINT) => {
             let mut values = Vec::with_capacity(rows.min(data.len()));
-            for _ in 0..rows {
-                values.push(take(&mut data)?);
-            }
+            take_all(&mut data, rows, |value| values.push(value))?;
             Column::Int(values)
         }
         (_, DELTA) => {
@@ -80,8 +78,7 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
         (_, FIXED) => {
             let bytes = data.get(..rows * 8).ok_or_else(|| Error::damaged("fixed column is cut"))?;
             data = &data[rows * 8..];
-            let le = |c: &[u8]| c.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
-            Column::Int(bytes.chunks_exact(8).map(le).collect())
+            Column::Int(bytes.as_chunks().0.iter().map(|c| u64::from_le_bytes(*c)).collect())
         }
         _ => return Err(Error::unknown(format!("column tag {tag}"))),
     };
@@ -113,11 +110,10 @@ fn take_lengths(data: &mut &[u8], rows: usize, longest: usize) -> Result<(Vec<u3
 
 fn take_deltas(data: &mut &[u8], count: usize, out: &mut Vec<u64>) -> Result<()> {
     let mut value = 0u64;
-    for _ in 0..count {
-        value = value.wrapping_add(unzigzag(take(data)?) as u64);
+    take_all(data, count, |delta| {
+        value = value.wrapping_add(unzigzag(delta) as u64);
         out.push(value);
-    }
-    Ok(())
+    })
 }
 
 #[cfg(test)]

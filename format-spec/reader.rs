@@ -230,11 +230,16 @@ impl Segment {
     /// [`Error::Damaged`] with the block's offset. Memory stays below twice [`crate::MAX_PAYLOAD`] plus 16 bytes for each
     /// of [`crate::MAX_VALUES`]: 96 MiB at the very most, about 2 MiB for what the recorder writes.
     pub fn read(&self, block: &BlockRef, wanted: &dyn Fn(u16) -> bool) -> Result<Rows> {
+        self.read_fields(block, &|kind, _| wanted(kind))
+    }
+
+    /// As [`Segment::read`], of each kind only the fields that `wanted` takes by their positions: [`section::decode_fields`].
+    pub fn read_fields(&self, block: &BlockRef, wanted: &dyn Fn(u16, usize) -> bool) -> Result<Rows> {
         let stored = self.read_stored(block)?;
         let h = &block.header;
         let decode = || {
             let payload = codec::decompress(h.codec, stored, h.raw_len as usize)?;
-            section::decode(&payload, h.encoding, &self.registry, wanted)
+            section::decode_fields(&payload, h.encoding, &self.registry, wanted)
         };
         let (tables, unknown_rows) = decode().map_err(|e| e.at(block.offset))?;
         Ok(Rows { tables, unknown_rows })

@@ -120,16 +120,27 @@ pub fn decode(
     registry: &Registry,
     wanted: &dyn Fn(u16) -> bool,
 ) -> Result<(Vec<Table>, u64)> {
+    decode_fields(payload, encoding, registry, &|kind, _| wanted(kind))
+}
+
+/// As [`decode`], of each kind only the fields that `wanted` takes by their positions; the columns of the others are empty.
+/// Kinds of which no field is taken are left out.
+pub fn decode_fields(
+    payload: &[u8],
+    encoding: u8,
+    registry: &Registry,
+    wanted: &dyn Fn(u16, usize) -> bool,
+) -> Result<(Vec<Table>, u64)> {
     let encoding = Encoding::from_number(encoding).ok_or_else(|| Error::unknown(format!("encoding {encoding}")))?;
     let (mut tables, mut unknown, mut budget) = (Vec::new(), 0u64, MAX_VALUES);
     for section in split(payload)? {
         match registry.get(section.kind) {
             None => unknown += u64::from(section.rows),
-            Some(_) if !wanted(section.kind) => {}
+            Some(kind) if !(0..kind.fields.len()).any(|field| wanted(kind.id, field)) => {}
             Some(kind) => {
                 let table = match encoding {
                     Encoding::Raw => raw(kind, &section, &mut budget),
-                    Encoding::Columns => columns(kind, &section, &mut budget),
+                    Encoding::Columns => columns(kind, &section, &mut budget, &|field| wanted(kind.id, field)),
                 };
                 match table {
                     Ok(table) => tables.push(table),
@@ -158,7 +169,7 @@ fn raw(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> 
 
 /// Columns that the schema does not name are skipped; ones that are not stored are 0 or empty: fields are only
 /// ever appended, so both happen between versions and only there.
-fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> {
+fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize, wanted: &dyn Fn(usize) -> bool) -> Result<Table> {
     let rows = section.rows as usize;
     let mut data = section.data;
     let mut columns = Vec::with_capacity(kind.fields.len());
@@ -166,7 +177,9 @@ fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Tab
         let len = varint::take(&mut data)?;
         let len = usize::try_from(len).ok().filter(|len| *len <= data.len());
         let len = len.ok_or_else(|| Error::damaged("column ends after its section"))?;
-        if let Some(field) = kind.fields.get(i) {
+        if let Some(field) = kind.fields.get(i).filter(|_| !wanted(i)) {
+            columns.push(Column::empty(field.ty));
+        } else if let Some(field) = kind.fields.get(i) {
             columns.push(column::decode(&data[..len], field.ty, rows, budget).map_err(|e| match e {
                 Error::Damaged { what, .. } => Error::damaged(format!("{}.{}: {what}", kind.name, field.name)),
                 other => other,

@@ -141,9 +141,9 @@ impl Table {
         Table { kind: kind.id, columns: kind.fields.iter().map(|f| Column::empty(f.ty)).collect() }
     }
 
-    /// Rows.
+    /// Rows. Columns that were not wanted are empty.
     pub fn rows(&self) -> usize {
-        self.columns.first().map_or(0, Column::len)
+        self.columns.iter().map(Column::len).find(|rows| *rows > 0).unwrap_or(0)
     }
 
     /// Adds a row, a value for each field in order.

@@ -76,6 +76,43 @@ pub fn take(input: &mut &[u8]) -> Result<u64> {
     Err(Error::damaged("cut varint"))
 }
 
+/// Takes `count` varints off the front of `input` and gives them to `each`: several times faster than one by one.
+#[inline]
+pub fn take_all(input: &mut &[u8], count: usize, mut each: impl FnMut(u64)) -> Result<()> {
+    const MORE: u64 = 0x8080_8080_8080_8080;
+    let mut rest = *input;
+    for _ in 0..count {
+        let Some((word, _)) = rest.split_first_chunk() else {
+            each(take(&mut rest)?);
+            continue;
+        };
+        let word = u64::from_le_bytes(*word);
+        if word & 0x80 == 0 {
+            each(word & 0x7f);
+            rest = &rest[1..];
+            continue;
+        }
+        let ends = !word & MORE;
+        if ends == 0 {
+            each(take(&mut rest)?);
+            continue;
+        }
+        let bits = ends.trailing_zeros() + 1;
+        if word >> (bits - 8) & 0xff == 0 {
+            return Err(Error::damaged("overlong varint"));
+        }
+        // The bytes up to the end, without the bits that say "more follows", put together in three steps.
+        let mut x = word & !MORE & (u64::MAX >> (64 - bits));
+        x = (x & 0x007f_007f_007f_007f) | (x & 0x7f00_7f00_7f00_7f00) >> 1;
+        x = (x & 0x0000_3fff_0000_3fff) | (x & 0x3fff_0000_3fff_0000) >> 2;
+        x = (x & 0x0fff_ffff) | (x & 0x0fff_ffff_0000_0000) >> 4;
+        each(x);
+        rest = &rest[bits as usize / 8..];
+    }
+    *input = rest;
+    Ok(())
+}
+
 /// Maps small negative and positive numbers to small unsigned ones.
 #[inline]
 pub fn zigzag(value: i64) -> u64 {
@@ -112,7 +149,22 @@ mod tests {
             let (mut one_by_one, mut all) = (vec![7], vec![7]);
             values.iter().for_each(|v| put(&mut one_by_one, *v));
             put_all(&mut all, values.iter().copied());
-            prop_assert_eq!(one_by_one, all);
+            prop_assert_eq!(&one_by_one, &all);
+            all.extend([9, 9]);
+            let (mut input, mut taken) = (&all[1..], Vec::new());
+            take_all(&mut input, values.len(), |v| taken.push(v)).unwrap();
+            prop_assert_eq!(taken, values);
+            prop_assert_eq!(input, &[9, 9]);
+        }
+
+        #[test]
+        fn the_same_from_any_bytes(bytes: Vec<u8>, count in 0usize..40) {
+            let (mut one, mut all) = (&bytes[..], &bytes[..]);
+            let (mut by_one, mut by_all) = (Vec::new(), Vec::new());
+            let ended = (0..count).try_for_each(|_| take(&mut one).map(|v| by_one.push(v))).is_ok();
+            prop_assert_eq!(take_all(&mut all, count, |v| by_all.push(v)).is_ok(), ended);
+            prop_assert_eq!(by_one, by_all);
+            prop_assert!(!ended || one == all);
         }
     }
 

@@ -158,11 +158,10 @@ impl Offcputime {
             None => return self.left_out.add(sum),
         }
         let (who, comm) = match self.by {
-            By::Thread => (off.tid.into(), meta.tasks.comm(off.tid, off.end_ns)),
-            By::Process => (off.pid.into(), meta.tasks.comm(off.pid, off.end_ns)),
-            By::Cgroup => (off.cgroup_id, ""),
+            By::Thread => (off.tid.into(), self.comms.of(&meta.tasks, off.tid, off.end_ns)),
+            By::Process => (off.pid.into(), self.comms.of(&meta.tasks, off.pid, off.end_ns)),
+            By::Cgroup => (off.cgroup_id, self.comms.number("")),
         };
-        let comm = self.comms.number(comm);
         let mut stacks = Pair::default();
         let mut state = "short";
         if off.what != What::Short {

@@ -147,7 +147,7 @@ impl Visitor for Profile {
             if !self.filter.takes(ts, pid, cgroup.get(row)) {
                 continue;
             }
-            let comm = self.comms.number(meta.tasks.comm(tid.get32(row), ts));
+            let comm = self.comms.of(&meta.tasks, tid.get32(row), ts);
             let stacks = self.show.pair(kernel.get(row), user.get(row));
             *self.counts.entry(Key { pid, comm, stacks }).or_default() += 1;
             self.samples += 1;

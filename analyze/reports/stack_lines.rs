@@ -11,6 +11,7 @@ use super::{Context, Flags};
 use crate::error::{Error, Result};
 use crate::flamegraph::Cell;
 use crate::symbols::{Frame, NameSource};
+use crate::tasks::Tasks;
 use crate::text::plain;
 
 /// The frames of a stack, the leaf first, or that they are missing.
@@ -212,14 +213,33 @@ pub(super) fn top(flags: &Flags) -> Result<usize> {
     top.map_err(|_| Error::asked("--top takes a number"))
 }
 
+/// Threads whose names are remembered.
+const KNOWN: usize = 256;
+
 /// Names, each once.
 #[derive(Default)]
 pub(super) struct Names {
     all: Vec<String>,
     numbers: FxHashMap<String, u32>,
+    /// Tid, from when to when it bears a name, and the name's number.
+    known: Vec<(u32, u64, u64, u32)>,
 }
 
 impl Names {
+    /// Number of a thread's name at a moment. The same few threads come again and again.
+    pub(super) fn of(&mut self, tasks: &Tasks, tid: u32, ts_ns: u64) -> u32 {
+        // A span that ends before it begins holds for no moment.
+        self.known.resize(KNOWN, (0, 1, 0, 0));
+        let (known, from_ns, to_ns, number) = self.known[tid as usize % KNOWN];
+        if known == tid && ts_ns >= from_ns && ts_ns <= to_ns {
+            return number;
+        }
+        let (comm, from_ns, to_ns) = tasks.comm_span(tid, ts_ns);
+        let number = self.number(comm);
+        self.known[tid as usize % KNOWN] = (tid, from_ns, to_ns, number);
+        number
+    }
+
     /// Number of a name.
     pub(super) fn number(&mut self, name: &str) -> u32 {
         if let Some(number) = self.numbers.get(name) {

@@ -119,13 +119,12 @@ impl Wakeups {
             return;
         }
         let woken_ns = off.woken_ns();
-        let waker = if off.is_woken() { meta.tasks.comm(off.waker_tid, woken_ns) } else { NOT_SEEN };
-        let waker = Who {
-            pid: off.waker_pid,
-            comm: self.names.number(waker),
-            stacks: self.show.pair(off.waker_kernel, off.waker_user),
+        let waker = match off.is_woken() {
+            true => self.names.of(&meta.tasks, off.waker_tid, woken_ns),
+            false => self.names.number(NOT_SEEN),
         };
-        let comm = self.names.number(meta.tasks.comm(off.tid, off.end_ns));
+        let waker = Who { pid: off.waker_pid, comm: waker, stacks: self.show.pair(off.waker_kernel, off.waker_user) };
+        let comm = self.names.of(&meta.tasks, off.tid, off.end_ns);
         let target = Who { pid: off.pid, comm, stacks: self.show.pair(off.kernel, off.user) };
         self.not_seen += if off.is_woken() { 0 } else { sum.count };
         for into in [self.sums.entry(Key { waker, target }).or_default(), &mut self.total] {

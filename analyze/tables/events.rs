@@ -139,7 +139,8 @@ pub(super) fn rows(meta: &Meta, symbols: &Symbols, table: &EventTable) -> Result
             }
             Role::Thread(_) => {
                 arrays.push(big_ints());
-                let task = |row| meta.tasks.lookup(ints.get32(row), table.ts[row]).map(i64::from);
+                let mut tasks = meta.tasks.lookups();
+                let task = |row| tasks.id(ints.get32(row), table.ts[row]).map(i64::from);
                 arrays.push(parquet::some_big_ints((0..n).map(task)));
             }
         }

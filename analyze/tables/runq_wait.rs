@@ -37,6 +37,7 @@ impl Visitor for WaitTable {
         if w.is_empty() {
             return Ok(());
         }
+        let mut tasks = meta.tasks.lookups();
         self.0.write(vec![
             parquet::big_ints(w.iter().map(|w| meta.clock.unix_ns(w.ts_ns))),
             parquet::big_ints(w.iter().map(|w| w.ts_ns as i64)),
@@ -44,7 +45,7 @@ impl Visitor for WaitTable {
             parquet::big_ints(w.iter().map(|w| w.dur_ns as i64)),
             parquet::big_ints(w.iter().map(|w| w.tid.into())),
             parquet::big_ints(w.iter().map(|w| w.pid.into())),
-            parquet::some_big_ints(w.iter().map(|w| meta.tasks.lookup(w.tid, w.ts_ns).map(i64::from))),
+            parquet::some_big_ints(w.iter().map(|w| tasks.id(w.tid, w.ts_ns).map(i64::from))),
             parquet::big_ints(w.iter().map(|w| w.cgroup_id as i64)),
         ])
     }

@@ -42,6 +42,7 @@ impl Visitor for SliceTable {
         if s.is_empty() {
             return Ok(());
         }
+        let mut tasks = meta.tasks.lookups();
         self.0.write(vec![
             parquet::big_ints(s.iter().map(|s| meta.clock.unix_ns(s.ts_ns))),
             parquet::big_ints(s.iter().map(|s| s.ts_ns as i64)),
@@ -50,7 +51,7 @@ impl Visitor for SliceTable {
             parquet::ints(s.iter().map(|s| s.cpu as i32)),
             parquet::big_ints(s.iter().map(|s| s.tid.into())),
             parquet::big_ints(s.iter().map(|s| s.pid.into())),
-            parquet::some_big_ints(s.iter().map(|s| meta.tasks.lookup(s.tid, s.ts_ns).map(i64::from))),
+            parquet::some_big_ints(s.iter().map(|s| tasks.id(s.tid, s.ts_ns).map(i64::from))),
             parquet::big_ints(s.iter().map(|s| s.cgroup_id as i64)),
             parquet::some_big_ints(s.iter().map(|s| s.end.map(|(state, _)| state.into()))),
             parquet::some_ints(s.iter().map(|s| s.end.map(|(_, preempted)| preempted.into()))),

@@ -6,7 +6,7 @@ use std::path::Path;
 use bpfrec_format::codec::{Compressor, LEVEL};
 use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
-use bpfrec_format::{BlockType, Column, Kind, Registry, Table, Trace};
+use bpfrec_format::{BlockType, Column, Kind, Registry, Table, Trace, events};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const TRACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/v1/mixed-6.18.bpr");
@@ -57,12 +57,17 @@ fn codec(criterion: &mut Criterion) {
     encode("encode columns, zstd", true, false);
     encode("encode columns", false, false);
     encode("encode raw", false, true);
-    group.bench_function("decode", |b| {
-        b.iter(|| {
-            let blocks = trace.blocks().filter(|(_, b)| b.header.block_type == BlockType::Events as u8);
-            blocks.map(|(s, block)| trace.segments[s].1.read(block, &|_| true).unwrap().tables.len()).sum::<usize>()
+    let mut decode = |name: &str, wanted: &dyn Fn(u16, usize) -> bool| {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let blocks = trace.blocks().filter(|(_, b)| b.header.block_type == BlockType::Events as u8);
+                let one = |(s, block)| trace.segments[s].1.read_fields(block, wanted).unwrap().tables.len();
+                blocks.map(one).sum::<usize>()
+            });
         });
-    });
+    };
+    decode("decode", &|_, _| true);
+    decode("decode times and tids of switches", &|kind, field| kind == events::SCHED_SWITCH && field < 2);
     group.finish();
 }
 

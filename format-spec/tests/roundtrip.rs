@@ -45,6 +45,24 @@ proptest! {
     }
 
     #[test]
+    fn some_fields(table in tables(), wanted: u64) {
+        let (registry, mut raw) = (Registry::default(), Vec::new());
+        section::encode(&table, &mut raw);
+        let takes = |field: usize| wanted >> (field % 64) & 1 == 1;
+        let (decoded, _) = section::decode_fields(&raw, 2, &registry, &|_, field| takes(field)).unwrap();
+        if (0..table.columns.len()).any(takes) {
+            prop_assert_eq!(decoded[0].rows(), table.rows());
+            for (i, column) in table.columns.iter().enumerate() {
+                let found = &decoded[0].columns[i];
+                let as_asked = if takes(i) { found == column } else { found.is_empty() };
+                prop_assert!(as_asked, "field {}", i);
+            }
+        } else {
+            prop_assert_eq!(decoded, []);
+        }
+    }
+
+    #[test]
     fn raw_rows(rows in 0usize..50, kind in 0usize..100, seed in 1u64..) {
         let registry = Registry::default();
         let kinds: Vec<_> = registry.kinds().into_iter().filter(|k| k.row_size > 0).collect();
