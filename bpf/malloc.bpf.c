@@ -6,6 +6,9 @@
  * A call inside another one of the same thread (malloc's own mmap, calloc's malloc) does not count. Of the outermost
  * call its stack pointer is kept: calls inside it have a lower one. So a call that never returns (longjmp, the end of
  * the thread) leaves nothing wrong behind: the next call that is no deeper replaces it, and a second makes it void.
+ *
+ * Operator new may be left by an exception, which could not pass a return that the kernel watches. So its end is seen
+ * at its own return instructions, and that it was left so by what then lies where its return address was.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -15,6 +18,7 @@
 #include "filter.bpf.h"
 #include "stack.bpf.h"
 #include "sample.bpf.h"
+#include "thread.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -49,44 +53,6 @@ enum {
 #define RETURN_POPS 0
 #endif
 
-struct thread {
-	/* The outermost call that has not returned; `call` is 0 when there is none. */
-	u64 sp;
-	u64 since_ns;
-	u64 addr;  /* what it takes back */
-	u64 bytes; /* what it asks for */
-	u64 out;   /* where posix_memalign puts the address */
-	u32 call;
-	u32 told; /* a malloc_free was told of it */
-	/* What was freed by the last call, when that was a free. */
-	u64 freed;
-	/* A thread's own: a program may be preempted in the middle of a walk. */
-	struct stack_record stack;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct thread);
-} threads SEC(".maps");
-
-/* Before bc235cdb423a and a10787e6d58c ("bpf: Enable task local storage for tracing programs"): by tid. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__type(key, u32);
-	__type(value, struct thread);
-} threads_by_tid SEC(".maps");
-
-/* What a new entry there is copied from. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct thread);
-} new_thread SEC(".maps");
-
 /* With cfg.family: the recorder's children and theirs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -95,51 +61,45 @@ struct {
 	__type(value, u8);
 } family SEC(".maps");
 
-static __always_inline struct thread *this_thread(bool create)
-{
-	struct thread *thread;
-	u32 zero = 0, tid = bpf_get_current_pid_tgid();
-
-	if (cfg.task_storage) {
-		struct task_struct *task = bpf_get_current_task_btf();
-
-		thread = bpf_task_storage_get(&threads, task, NULL, create ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
-	} else {
-		thread = bpf_map_lookup_elem(&threads_by_tid, &tid);
-		if (!thread && create) {
-			struct thread *empty = bpf_map_lookup_elem(&new_thread, &zero);
-
-			if (empty)
-				bpf_map_update_elem(&threads_by_tid, &tid, empty, BPF_NOEXIST);
-			thread = bpf_map_lookup_elem(&threads_by_tid, &tid);
-		}
-	}
-	if (!thread && create)
-		count_lost(SOURCE_MALLOC, LOST_LIVE);
-	return thread;
-}
-
 static __always_inline bool chosen(u32 pid, u64 cgroup_id)
 {
 	return wanted(pid, cgroup_id) && (!cfg.family || bpf_map_lookup_elem(&family, &pid));
 }
 
-/* The thread when this is an outermost call of a process that is recorded. */
-static __always_inline struct thread *outermost(struct pt_regs *ctx, u32 call, u64 ts_ns)
+/* Whether an exception has left operator new: since then another call has put its return address in the same place. */
+static __always_inline bool has_thrown(struct thread *thread)
+{
+	u64 there = 0;
+
+	if (thread->call != CALL_NEW || !thread->out)
+		return false;
+	return !bpf_probe_read_user(&there, sizeof(there), (void *)thread->sp) && there != thread->out;
+}
+
+/* The thread when this is an outermost call of a process that is recorded. It takes back what is at `addr`, if that is
+ * not 0. */
+static __always_inline struct thread *outermost(struct pt_regs *ctx, u32 call, u64 addr, u64 ts_ns)
 {
 	u64 sp = PT_REGS_SP(ctx);
 	struct thread *thread;
+	bool inside;
 
 	if (!chosen(bpf_get_current_pid_tgid() >> 32, bpf_get_current_cgroup_id()))
 		return NULL;
 	thread = this_thread(true);
 	if (!thread || !thread->call)
 		return thread;
-	/* With the same stack pointer the one has jumped to the other at its end. */
-	if ((sp < thread->sp || (sp == thread->sp && call != thread->call)) && ts_ns - thread->since_ns < SECOND_NS)
+	/* With the same stack pointer the one has jumped to the other at its end, one delete to another, too. */
+	inside = sp < thread->sp || (sp == thread->sp && (call != thread->call || (addr && addr == thread->addr)));
+	if (inside && ts_ns - thread->since_ns < SECOND_NS && !has_thrown(thread)) {
+		/* The other one's return is watched, with a return address of the kernel's. */
+		if (sp == thread->sp && thread->call == CALL_NEW)
+			thread->out = 0;
 		return NULL;
+	}
 	/* Its return was not seen: it has jumped elsewhere, or the kernel had no room to catch the return. */
-	count_lost(SOURCE_MALLOC, LOST_CALL);
+	if (thread->call != CALL_NEW)
+		count_lost(SOURCE_MALLOC, LOST_CALL);
 	thread->call = 0;
 	return thread;
 }
@@ -191,7 +151,7 @@ static __always_inline void tell_alloc(u32 call, u32 weight, u64 addr, u64 bytes
 static __always_inline int begin(struct pt_regs *ctx, u32 call, u64 addr, u64 addr_bytes, u64 bytes, u64 out)
 {
 	u64 ts_ns = bpf_ktime_get_ns();
-	struct thread *thread = outermost(ctx, call, ts_ns);
+	struct thread *thread = outermost(ctx, call, addr, ts_ns);
 
 	if (!thread)
 		return 0;
@@ -275,7 +235,10 @@ int BPF_UPROBE(on_pvalloc, u64 bytes)
 SEC("uprobe")
 int BPF_UPROBE(on_new, u64 bytes)
 {
-	return begin(ctx, CALL_NEW, 0, 0, bytes, 0);
+	u64 back = 0;
+
+	bpf_probe_read_user(&back, sizeof(back), (void *)PT_REGS_SP(ctx));
+	return begin(ctx, CALL_NEW, 0, 0, bytes, back);
 }
 
 SEC("uprobe")
@@ -309,7 +272,7 @@ int BPF_UPROBE(on_free, u64 addr)
 	if (!addr)
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
-	thread = outermost(ctx, CALL_FREE, ts_ns);
+	thread = outermost(ctx, CALL_FREE, addr, ts_ns);
 	if (!thread)
 		return 0;
 	thread->freed = addr;
@@ -325,9 +288,8 @@ int BPF_UPROBE(on_delete, u64 addr)
 	return addr ? begin(ctx, CALL_DELETE, addr, 0, 0, 0) : 0;
 }
 
-/* Any of the functions above, but free, returns. */
-SEC("uprobe")
-int returned(struct pt_regs *ctx)
+/* The call whose stack pointer was `sp` returns. */
+static __always_inline int end(struct pt_regs *ctx, u64 sp)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct thread *thread = this_thread(false);
@@ -336,7 +298,7 @@ int returned(struct pt_regs *ctx)
 	bool failed;
 
 	/* Whoever has a deeper stack is inside the call. */
-	if (!thread || !thread->call || PT_REGS_SP(ctx) - RETURN_POPS != thread->sp)
+	if (!thread || !thread->call || sp != thread->sp)
 		return 0;
 	call = thread->call;
 	thread->call = 0;
@@ -380,6 +342,20 @@ int returned(struct pt_regs *ctx)
 	stack = stack_id_in(&thread->stack, ctx, SOURCE_MALLOC, true, pid, exec_id, ts_ns);
 	tell_alloc(call, weight, addr, bytes, stack, ts_ns);
 	return 0;
+}
+
+/* Any of the functions above, but free and operator new, has returned. */
+SEC("uprobe")
+int returned(struct pt_regs *ctx)
+{
+	return end(ctx, PT_REGS_SP(ctx) - RETURN_POPS);
+}
+
+/* At a return instruction of operator new, or of what it jumps to at its end. */
+SEC("uprobe")
+int returns_here(struct pt_regs *ctx)
+{
+	return end(ctx, PT_REGS_SP(ctx));
 }
 
 SEC("tp_btf/sched_process_fork")

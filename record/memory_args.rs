@@ -14,10 +14,6 @@ pub struct MemoryArgs {
     /// malloc: also functions that begin with this, as je_ in je_malloc
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// malloc: also operator new and delete of allocators that have their own (jemalloc, tcmalloc, mimalloc). A program
-    /// that catches std::bad_alloc ends instead: C++ cannot unwind a function whose return is watched
-    #[arg(long)]
-    pub operator_new: bool,
     /// malloc, kmem: one address in N, chosen by its hash; allocation and free both, or neither
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sample: Option<u32>,

@@ -192,6 +192,7 @@ impl Session {
                 for (key, value) in items.collect::<Vec<_>>() {
                     self.tell(&key, &value);
                 }
+                self.sources.iter().flat_map(|s| s.source.notes()).for_each(|note| self.status.say(&note));
             }
             self.send_change(block_type, tables);
         }

@@ -51,6 +51,11 @@ pub trait Source {
         Vec::new()
     }
 
+    /// What it leaves out, a sentence each, since the last call.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Mappings that processes have made since, rows of kind `mapping`, for sources that probe files. Returns further
     /// facts for the header.
     fn mapped(&self, mappings: &Table, loaded: &mut Loaded) -> Vec<(String, String)> {

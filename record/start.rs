@@ -128,6 +128,7 @@ impl Session {
                         rings.add_batches(batches);
                     }
                     items.extend(source.items(&context));
+                    source.notes().iter().for_each(|note| status.say(note));
                     names.push(source.name());
                     attached.push(Attached { id: id_of(source.name()), source, loaded: object });
                 }

@@ -3,105 +3,17 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::memory::{FAILED, Memory, Truth, build};
 use common::*;
 use rustix::process::Signal;
-use serde_json::Value;
-
-/// Numbers of `call` in format-spec/events.rs.
-const FAILED: u64 = 16;
-const MUNMAP: u64 = 12;
-
-/// What a trace says of one process's memory.
-#[derive(Default)]
-struct Memory {
-    /// Bytes, weight and stack by address, of what was not freed.
-    live: BTreeMap<u64, (u64, u64, u64)>,
-    allocs: u64,
-    frees: u64,
-    /// Calls by number.
-    calls: BTreeMap<u64, u64>,
-    /// Given out although it was not freed.
-    twice: u64,
-    /// Freed although it was never given out, and by which thread. (The C library frees what its threads cached once more
-    /// when they end, and unmaps what it had only reserved.)
-    strange: Vec<(u64, u64)>,
-    /// Given out or taken back, ever.
-    seen: BTreeSet<u64>,
-}
-
-impl Memory {
-    fn of(trace: &Path, pid: u64) -> Memory {
-        let mut memory = Memory::default();
-        replay(trace, |event| {
-            if event["pid"] == pid {
-                memory.take(event);
-            }
-        });
-        memory
-    }
-
-    fn take(&mut self, event: &Value) {
-        let int = |name: &str| event[name].as_u64().unwrap_or_default();
-        let addr = int("addr");
-        match event["kind"].as_str().unwrap() {
-            "malloc_alloc" => {
-                self.allocs += 1;
-                *self.calls.entry(int("call")).or_default() += 1;
-                let piece = (int("bytes"), int("weight_milli"), int("user_stack_id"));
-                let before = self.live.insert(addr, piece);
-                self.twice += u64::from(before.is_some());
-                self.seen.insert(addr);
-            }
-            "malloc_free" => {
-                self.frees += 1;
-                *self.calls.entry(int("call")).or_default() += 1;
-                self.live.remove(&addr);
-                if !self.seen.contains(&addr) && int("call") != MUNMAP {
-                    self.strange.push((int("tid"), addr));
-                }
-            }
-            // The shell's memory went with it.
-            "sched_exec" => self.live.clear(),
-            _ => {}
-        }
-    }
-}
-
-/// What `leaks` printed: its process, what it leaked by address, its sum.
-struct Truth {
-    pid: u64,
-    leaks: BTreeMap<u64, u64>,
-    sum: u64,
-}
-
-impl Truth {
-    fn of(output: &str) -> Truth {
-        let leak = |line: &str| {
-            let (addr, bytes) = line.strip_prefix("leak ")?.split_once(' ')?;
-            Some((addr.parse().unwrap(), bytes.parse().unwrap()))
-        };
-        Truth {
-            pid: printed(output, "pid").parse().unwrap(),
-            leaks: output.lines().filter_map(leak).collect(),
-            sum: printed(output, "sum").parse().unwrap(),
-        }
-    }
-
-    /// All that is outstanding was leaked, and all that was leaked is.
-    fn assert_is(&self, memory: &Memory) {
-        let live: BTreeMap<u64, u64> = memory.live.iter().map(|(addr, piece)| (*addr, piece.0)).collect();
-        assert_eq!(live, self.leaks);
-        assert_eq!(memory.twice, 0, "addresses given out twice");
-    }
-}
 
 /// `leaks`, waiting.
 struct Leaks(Child);
@@ -135,15 +47,6 @@ impl Leaks {
         self.go();
         assert!(self.0.wait().unwrap().success());
     }
-}
-
-fn build(scratch: &Scratch, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let binary = scratch.path(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load").join(source);
-    let mut command = Command::new("cc");
-    let status = command.args(["-O1", "-fno-omit-frame-pointer", "-o"]).args([&binary, &source]).args(flags).status();
-    assert!(status.unwrap().success(), "{name} did not compile");
-    binary
 }
 
 /// Path of the C library that this process maps, and a process's mapping of it: start and length, offset in the file.
@@ -283,6 +186,39 @@ fn root_a_process_and_a_library_by_path() {
 }
 
 #[test]
+fn root_only_the_memory_of_a_cgroup() {
+    let Some(_alone) = alone_as_root("memory of a cgroup") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let group = format!("bpfrec-malloc-{}", std::process::id());
+    let path = cgroup_mount().join(&group);
+    fs::create_dir_all(path.join("inner")).unwrap();
+    let (mut inside, mut outside) = (Leaks::start(&["60", "40"]), Leaks::start(&["60", "40"]));
+    fs::write(path.join("inner/cgroup.procs"), inside.pid().to_string()).unwrap();
+    wait_until("both map the C library", Duration::from_secs(5), || {
+        let maps = |pid: u32| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        [inside.pid(), outside.pid()].iter().all(|pid| maps(*pid).contains("/libc.so"))
+    });
+    let recording = Attached::start(&scratch, &trace, &["-e", "malloc", "--cgroup", &format!("/{group}")]);
+    let (truth, _) = (inside.work(), outside.work());
+    recording.finish();
+    inside.finish();
+    outside.finish();
+    fs::remove_dir(path.join("inner")).unwrap();
+    fs::remove_dir(&path).unwrap();
+    assert_no_loss(&trace);
+    truth.assert_is(&Memory::of(&trace, truth.pid));
+    // Its child was born in the group, and nobody else was.
+    let mut pids = BTreeSet::new();
+    replay(&trace, |event| {
+        if event["kind"].as_str().unwrap().starts_with("malloc_") {
+            pids.insert(event["pid"].as_u64().unwrap());
+        }
+    });
+    assert!(pids.contains(&truth.pid) && pids.len() == 2, "{pids:?}");
+}
+
+#[test]
 fn root_a_killed_recorder_leaves_no_probe() {
     let Some(_alone) = alone_as_root("killed recorder") else { return };
     let scratch = Scratch::new();
@@ -334,24 +270,6 @@ fn root_unloaded_forked_executed() {
         }
     });
     assert_eq!((allocs, frees, pids.len()), (1500, 1500, 2));
-}
-
-#[test]
-fn root_an_exception_passes() {
-    let Some(_alone) = alone_as_root("exception") else { return };
-    let scratch = Scratch::new();
-    let trace = scratch.path("t.bpr");
-    let program = build(&scratch, "throws", "throws.cc", &["-lstdc++"]);
-    let options = ["-e", "malloc", "--prefix", "pf_", "--lib", program.to_str().unwrap()];
-    let out = record_while(&scratch, &trace, &options, &format!("exec {}", program.display()));
-    assert_eq!(out, "caught\n");
-    // What operator new ends in has been seen.
-    let (mut allocs, mut frees) = (0, 0);
-    replay(&trace, |event| {
-        allocs += u64::from(event["kind"] == "malloc_alloc");
-        frees += u64::from(event["kind"] == "malloc_free");
-    });
-    assert!(allocs >= 1 && frees >= 1, "{allocs} and {frees}");
 }
 
 #[test]

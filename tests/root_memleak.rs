@@ -94,6 +94,36 @@ fn root_objects_that_a_program_holds_in_the_kernel_show_with_their_stack() {
     }
 }
 
+#[test]
+fn root_both_kinds_of_memory_at_once() {
+    let Some(_alone) = alone_as_root("memory of processes and of the kernel") else { return };
+    let n = 200;
+    let scratch = Scratch::new();
+    let (trace, out) = (scratch.path("t.bpr"), scratch.path("out"));
+    let script = format!(
+        "{} 400 100 >{}; (printf x; sleep 1.5) | {} {n} >/dev/null || true",
+        load("leaks").display(),
+        out.display(),
+        load("holds").display()
+    );
+    record_while(&scratch, &trace, &["-e", "malloc,kmem"], &script);
+    let output = std::fs::read_to_string(out).unwrap();
+    let user = report("memleak", &trace, &["--pid", printed(&output, "pid"), "--user"]);
+    for (function, count, bytes) in truth(400) {
+        assert_eq!(through(&user, function)[..2], [count as f64, bytes as f64], "{function}: {user}");
+    }
+    let at = held_until(&trace);
+    let kernel = report("memleak", &trace, &["--kernel", "--to", &at, "-o", "0"]);
+    for function in ["alloc_pipe_info", "sock_alloc_inode", "do_epoll_create"] {
+        let [count, ..] = through(&kernel, function);
+        assert!(count >= 0.95 * f64::from(n), "{function}: {count} of {n} held");
+    }
+    // Together each side stands for itself.
+    let both = report("memleak", &trace, &["--to", &at, "-o", "0"]);
+    assert_eq!(through(&both, "do_epoll_create")[0], through(&kernel, "do_epoll_create")[0]);
+    assert_eq!(through(&both, "leak_small")[..2], through(&user, "leak_small")[..2]);
+}
+
 /// Half a second before the process `holds` ends, as an option.
 fn held_until(trace: &Path) -> String {
     let start = info(trace)["header"]["start_mono_ns"].as_str().unwrap().parse::<u64>().unwrap();

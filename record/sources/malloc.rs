@@ -1,6 +1,7 @@
 //! Memory of processes: uprobes on the functions of their allocators.
 
 mod command;
+mod exits;
 mod functions;
 mod probes;
 mod who;
@@ -17,7 +18,6 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::{MapCore, MapHandle, ProgramType, libbpf_sys};
 
-use self::functions::Names;
 use self::probes::Probes;
 use self::who::Who;
 use super::{Context, Source};
@@ -69,8 +69,7 @@ impl Source for Malloc {
             other => other,
         };
         let memory = &context.args.memory;
-        let names = Names { prefix: memory.prefix.clone(), operators: memory.operator_new };
-        let probes = Probes::new(names, config.uprobe_multi != 0);
+        let probes = Probes::new(memory.prefix.clone(), config.uprobe_multi != 0);
         *self.state.borrow_mut() = Some(State { who, libs: memory.lib.clone(), probes, files: Vec::new() });
         Ok(loaded)
     }
@@ -98,6 +97,10 @@ impl Source for Malloc {
         let mut items = context.args.memory.items("malloc");
         items.extend(self.state.borrow().as_ref().map(|s| ("malloc_files".into(), s.files.join(":"))));
         items
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.state.borrow_mut().as_mut().map_or(Vec::new(), |state| state.probes.take_notes())
     }
 
     fn mapped(&self, mappings: &Table, loaded: &mut Loaded) -> Vec<(String, String)> {
@@ -175,8 +178,8 @@ impl State {
     }
 
     fn attach_file(&mut self, file: &File, path: &Path, pid: i32, asked: bool, loaded: &mut Loaded) -> Result<bool> {
-        let new = self.probes.attach(file, pid, asked, loaded).with_context(|| path.display().to_string())?;
         let name = path.display().to_string();
+        let new = self.probes.attach(file, &name, pid, asked, loaded).with_context(|| name.clone())?;
         if new && !self.files.contains(&name) {
             self.files.push(name);
         }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs)] // Each test file uses its part.
 
+pub mod memory;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;

@@ -1,7 +1,9 @@
 //! Functions of allocators, and where a file has them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 
+use super::exits::Exits;
 use anyhow::{Context, Result};
 use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol, ReadCache, ReadRef, SymbolKind, elf};
@@ -16,7 +18,7 @@ pub struct Point {
 }
 
 /// Programs in the order in which they are attached: what takes memory back is seen before what gives it out, or its
-/// first free would be missed. All but `on_free` need the function's return, too.
+/// first free would be missed. The ends of functions come before them all.
 pub const PROGRAMS: [&str; 15] = [
     "on_free",
     "on_delete",
@@ -35,9 +37,12 @@ pub const PROGRAMS: [&str; 15] = [
     "on_malloc",
 ];
 
-/// Whether a program's function must be seen to return.
+/// Program for the end of a function, at the instruction itself.
+pub const AT_END: &str = "returns_here";
+
+/// Whether the kernel is to watch for the return of a program's function. That of operator new is seen at [`AT_END`].
 pub fn needs_return(program: &str) -> bool {
-    program != "on_free"
+    !matches!(program, "on_free" | "on_new" | AT_END)
 }
 
 /// Program for a function by its name without a prefix. The last ones are jemalloc's own and those of C23.
@@ -58,15 +63,11 @@ fn allocator(name: &str) -> Option<&'static str> {
 }
 
 /// Program for a function of the C library or of C++, whose name has no prefix.
-///
-/// A function whose return is watched has a strange return address on the stack, which C++ cannot unwind: an exception
-/// that leaves it ends the program. None of these functions throws but operator new, so that is not watched unasked.
-fn other(name: &str, operators: bool) -> Option<&'static str> {
+fn other(name: &str) -> Option<&'static str> {
     Some(match name {
         "mmap" | "mmap64" => "on_mmap",
         "munmap" => "on_munmap",
         "mremap" => "on_mremap",
-        _ if !operators => return None,
         // operator new, new[], delete and delete[] in all forms; the number of bytes or the address comes first.
         n if n.starts_with("_Znwm") || n.starts_with("_Znam") => "on_new",
         n if n.starts_with("_ZdlPv") || n.starts_with("_ZdaPv") => "on_delete",
@@ -74,43 +75,76 @@ fn other(name: &str, operators: bool) -> Option<&'static str> {
     })
 }
 
-/// Names that count.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// What the names may begin with.
-    pub prefix: Option<String>,
-    /// Whether C++'s operators count.
-    pub operators: bool,
+/// What a file has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In the order in which they are attached.
+    pub points: Vec<Point>,
+    /// Why C++'s operators are not among them although the file has some.
+    pub left_out: Option<String>,
 }
 
-/// Where a file has functions of an allocator. None when it has not both malloc and free, unless `asked` for by name:
-/// C++'s library has operators that end in malloc, and libraries that wrap one function are no allocators.
-pub fn points(file: &File, names: &Names, asked: bool) -> Result<Vec<Point>> {
+/// Where a file has functions of an allocator, also below names that begin with `prefix`. None when it has not both malloc
+/// and free, unless `asked` for by name: C++'s library has operators that end in malloc, and libraries that wrap one
+/// function are no allocators.
+pub fn points(file: &File, prefix: Option<&str>, asked: bool) -> Result<Found> {
     let cache = ReadCache::new(file);
     let elf = ElfFile64::<Endianness, _>::parse(&cache).context("not a 64-bit ELF file")?;
-    let mut points: Vec<Point> = Vec::new();
+    let mut found = Found::default();
+    let mut addresses: Vec<(u64, &'static str, &str)> = Vec::new();
     for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
         if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.is_local() {
             continue;
         }
         let Ok(name) = symbol.name() else { continue };
         let name = name.split('@').next().unwrap_or(name);
-        let short = names.prefix.as_deref().and_then(|p| name.strip_prefix(p));
-        let program = allocator(name).or_else(|| allocator(short?)).or_else(|| other(name, names.operators));
-        let Some(program) = program else { continue };
-        // One function may have several names.
-        if let Some(offset) = file_offset(&elf, symbol.address())
-            && !points.iter().any(|p| p.offset == offset)
-        {
-            points.push(Point { program, offset });
+        if let Some(program) = program(name, prefix) {
+            addresses.push((symbol.address(), program, name));
         }
     }
-    let has = |program: &str| points.iter().any(|p| p.program == program);
+    // One function may have several names: free's may also be that of operator delete, and is watched for less.
+    addresses.sort_by_key(|(at, program, _)| (*at, PROGRAMS.iter().position(|n| n == program)));
+    addresses.dedup_by_key(|(at, ..)| *at);
+    let has = |program: &str| addresses.iter().any(|(_, p, _)| *p == program);
     if !asked && !(has("on_free") && (has("on_malloc") || has("on_calloc") || has("on_realloc"))) {
-        points.clear();
+        return Ok(found);
     }
-    points.sort_by_key(|p| (PROGRAMS.iter().position(|n| *n == p.program), p.offset));
-    Ok(points)
+    match ends_of_new(&elf, &addresses, prefix) {
+        Ok(ends) => found.points.extend(ends.iter().filter_map(|at| point(&elf, *at, AT_END))),
+        Err(why) => {
+            addresses.retain(|(_, program, _)| !matches!(*program, "on_new" | "on_delete"));
+            found.left_out = Some(why);
+        }
+    }
+    found.points.extend(addresses.iter().filter_map(|(at, program, _)| point(&elf, *at, program)));
+    found.points.sort_by_key(|p| (PROGRAMS.iter().position(|n| *n == p.program), p.offset));
+    Ok(found)
+}
+
+fn program(name: &str, prefix: Option<&str>) -> Option<&'static str> {
+    let short = prefix.and_then(|p| name.strip_prefix(p));
+    allocator(name).or_else(|| allocator(short?)).or_else(|| other(name))
+}
+
+/// Where the functions of operator new end, or why not all of these ends can be found.
+fn ends_of_new<'d, R: ReadRef<'d>>(
+    elf: &ElfFile64<'d, Endianness, R>,
+    addresses: &[(u64, &'static str, &str)],
+    prefix: Option<&str>,
+) -> Result<BTreeSet<u64>, String> {
+    let mut ends = BTreeSet::new();
+    let mut code = None;
+    for (address, _, name) in addresses.iter().filter(|(_, program, _)| *program == "on_new") {
+        let watched = |to: u64| addresses.iter().any(|(at, program, _)| *at == to && needs_return(program));
+        let named = |name: &str| program(name, prefix).is_some_and(needs_return);
+        let code = code.get_or_insert_with(|| Exits::new(elf));
+        ends.extend(code.of(*address, &watched, &named).map_err(|why| format!("{name}: {why}"))?);
+    }
+    Ok(ends)
+}
+
+fn point<'d, R: ReadRef<'d>>(elf: &ElfFile64<'d, Endianness, R>, address: u64, program: &'static str) -> Option<Point> {
+    Some(Point { program, offset: file_offset(elf, address)? })
 }
 
 /// Place of a code address in the file.
@@ -132,9 +166,8 @@ mod tests {
     fn names() {
         assert_eq!(allocator("calloc"), Some("on_calloc"));
         assert_eq!(allocator("je_calloc"), None);
-        assert_eq!(other("_ZnwmSt11align_val_t", true), Some("on_new"));
-        assert_eq!(other("_ZdaPvm", true), Some("on_delete"));
-        assert_eq!((other("_Znwm", false), other("munmap", false)), (None, Some("on_munmap")));
+        assert_eq!(other("_ZnwmSt11align_val_t"), Some("on_new"));
+        assert_eq!((other("_ZdaPvm"), other("munmap")), (Some("on_delete"), Some("on_munmap")));
         assert!(PROGRAMS.contains(&"on_malloc") && !needs_return("on_free"));
     }
 
@@ -143,15 +176,12 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let libc = maps.lines().find(|l| l.contains("/libc.so")).unwrap();
         let libc = File::open(&libc[libc.find('/').unwrap()..]).unwrap();
-        let points = points(&libc, &Names::default(), false).unwrap();
+        let points = points(&libc, None, false).unwrap().points;
         for program in PROGRAMS.iter().filter(|p| !matches!(**p, "on_new" | "on_delete" | "on_aligned_alloc")) {
             assert!(points.iter().any(|p| p.program == *program), "{program}: {points:?}");
         }
         let own = File::open("/proc/self/exe").unwrap();
-        assert_eq!(super::points(&own, &Names::default(), false).unwrap(), []);
-        assert_eq!(
-            super::points(&own, &Names { prefix: Some("no_such_".into()), operators: true }, false).unwrap(),
-            []
-        );
+        assert_eq!(super::points(&own, None, false).unwrap(), Found::default());
+        assert_eq!(super::points(&own, Some("no_such_"), false).unwrap(), Found::default());
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
 use rustc_hash::FxHashMap;
 
-use super::functions::{self, Names, PROGRAMS, Point, needs_return};
+use super::functions::{self, AT_END, Found, PROGRAMS, Point, needs_return};
 use crate::bpf::Loaded;
 
 /// A file's identity and, with it, a version of its contents.
@@ -17,12 +17,15 @@ type Key = (u64, u64, i64, i64);
 /// What is known of files; a host has some thousand executable ones.
 #[derive(Default)]
 pub struct Probes {
-    names: Names,
+    /// What names of functions may begin with.
+    prefix: Option<String>,
     /// One link for all places of a program.
     multi: bool,
-    points: FxHashMap<Key, Vec<Point>>,
+    found: FxHashMap<Key, Found>,
     /// By file and the process that the probes are bound to.
     attached: FxHashMap<(Key, i32), ()>,
+    /// What was left out of the files that were attached to, and not yet said.
+    notes: Vec<String>,
 }
 
 fn key(file: &File) -> Result<Key> {
@@ -32,23 +35,35 @@ fn key(file: &File) -> Result<Key> {
 
 impl Probes {
     /// For functions of these names; `multi`: the kernel has links of many uprobes.
-    pub fn new(names: Names, multi: bool) -> Probes {
-        Probes { names, multi, ..Probes::default() }
+    pub fn new(prefix: Option<String>, multi: bool) -> Probes {
+        Probes { prefix, multi, ..Probes::default() }
+    }
+
+    /// What was left out since the last call, a sentence each.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Attaches to the allocator in `file`, for process `pid` or, with -1, for all. Returns whether there is one and it
-    /// has no probes yet. `asked`: the file was named by the user.
-    pub fn attach(&mut self, file: &File, pid: i32, asked: bool, loaded: &mut Loaded) -> Result<bool> {
+    /// has no probes yet. `asked`: the file was named by the user. `name` is for messages.
+    pub fn attach(&mut self, file: &File, name: &str, pid: i32, asked: bool, loaded: &mut Loaded) -> Result<bool> {
         let key = key(file)?;
         if self.attached.contains_key(&(key, pid)) {
             return Ok(false);
         }
-        if !self.points.contains_key(&key) {
+        if !self.found.contains_key(&key) {
             // What is mapped and no ELF file, as a program of a 32-bit machine, has no allocator for us.
-            let found = functions::points(file, &self.names, asked);
-            self.points.insert(key, if asked { found? } else { found.unwrap_or_default() });
+            let found = functions::points(file, self.prefix.as_deref(), asked);
+            let mut found = if asked { found? } else { found.unwrap_or_default() };
+            self.notes.extend(found.left_out.take().map(|why| {
+                format!(
+                    "{name}: operator new and delete are not watched, only malloc and the like ({why}); to watch for their \
+                     return otherwise would break C++'s exceptions"
+                )
+            }));
+            self.found.insert(key, found);
         }
-        let points = &self.points[&key];
+        let points = &self.found[&key].points;
         if points.is_empty() {
             return Ok(false);
         }
@@ -58,6 +73,7 @@ impl Probes {
             points.iter().filter(|p| wanted(p)).map(|p| p.offset as usize).collect::<Vec<_>>()
         };
         let returns = offsets(&|p| needs_return(p.program));
+        self.attach_at(&path, pid, AT_END, &offsets(&|p| p.program == AT_END), loaded).context("a uprobe")?;
         self.attach_at(&path, pid, "returned", &returns, loaded).context("a uprobe of a function's return")?;
         for program in PROGRAMS {
             self.attach_at(&path, pid, program, &offsets(&|p| p.program == program), loaded).context("a uprobe")?;
