@@ -4,14 +4,15 @@
 //! ```text
 //! usr/bin/app/BUILD-ID/elf        the binary      .build-id/XX/REST -> ../../usr/bin/app/BUILD-ID
 //! usr/bin/app/BUILD-ID/debug      its debug file
+//! [kernel.kallsyms]/BUILD-ID/kallsyms   the kernel's functions, as the trace has them
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::meta::Meta;
-use crate::symbols::{Places, Search, search};
+use crate::symbols::{Place, Places, Search, search};
 
 /// A binary that can be packed.
 #[derive(Clone, Debug)]
@@ -29,22 +30,17 @@ pub struct Item {
 impl Item {
     /// The folder of its files, in the bundle.
     pub fn folder(&self) -> PathBuf {
-        let path: PathBuf = std::path::Path::new(self.path.strip_suffix(" (deleted)").unwrap_or(&self.path))
-            .components()
-            .filter(|c| matches!(c, std::path::Component::Normal(_)))
-            .collect();
-        path.join(&self.build_id)
+        place(self.path.strip_suffix(" (deleted)").unwrap_or(&self.path), &self.build_id).0
     }
 
     /// The link by build id, in the bundle.
     pub fn link(&self) -> PathBuf {
-        let (first, rest) = self.build_id.split_at(2);
-        PathBuf::from(".build-id").join(first).join(rest)
+        place(&self.path, &self.build_id).1
     }
 
     /// Where that points to.
     pub fn link_target(&self) -> PathBuf {
-        PathBuf::from("../..").join(self.folder())
+        Path::new("../..").join(self.folder())
     }
 
     /// Files with their names in [`Item::folder`].
@@ -53,9 +49,32 @@ impl Item {
     }
 }
 
+/// The kernel's functions as its own list has them; addresses are those of the recording.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Build id in hex.
+    pub build_id: String,
+    /// Lines of `kallsyms`.
+    pub kallsyms: String,
+}
+
+/// Where the files of a build id go, and the link that leads there: in the bundle.
+pub fn place(path: &str, build_id: &str) -> (PathBuf, PathBuf) {
+    let path: PathBuf = Path::new(path).components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    let (first, rest) = build_id.split_at(2);
+    (path.join(build_id), Path::new(".build-id").join(first).join(rest))
+}
+
+impl Kernel {
+    /// As perf calls it.
+    pub const NAME: &str = "[kernel.kallsyms]";
+}
+
 /// What a bundle holds, and what it cannot.
 #[derive(Debug, Default)]
 pub struct Bundle {
+    /// The kernel, when stacks hit it and the trace has its functions.
+    pub kernel: Option<Kernel>,
     /// By path and build id.
     pub items: Vec<Item>,
     /// Binaries that stacks hit and that cannot be packed, and why.
@@ -76,6 +95,15 @@ pub fn bundle(meta: &Meta) -> Bundle {
             let root = format!("/proc/{}/root{}", m.pid, meta.mappings.files[m.file as usize].path);
             let mapping = format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start.saturating_add(m.len));
             paths.extend([root.into(), mapping.into()]);
+        }
+    }
+    if places.places.iter().any(|place| matches!(place, Place::Kernel(..))) {
+        match meta.item("kernel_build_id") {
+            id if id.len() < 4 => bundle.missing.push(format!("{}: the trace has no build id of it", Kernel::NAME)),
+            _ if meta.kernel.is_empty() => {
+                bundle.missing.push(format!("{}: the trace has no functions of it", Kernel::NAME));
+            }
+            id => bundle.kernel = Some(Kernel { build_id: id.into(), kallsyms: meta.kernel.kallsyms() }),
         }
     }
     let mut done = FxHashSet::default();
@@ -113,6 +141,6 @@ pub fn bundle(meta: &Meta) -> Bundle {
 /// Processes whose view of a file is tried.
 const PROCESSES: usize = 8;
 
-fn is_it(search: &Search<'_>, path: &std::path::Path) -> bool {
+fn is_it(search: &Search<'_>, path: &Path) -> bool {
     crate::symbols::elf::Elf::open(path).is_some_and(|elf| elf.build_id == search.wanted.build_id && elf.has_code())
 }

@@ -39,6 +39,21 @@ pub struct KernelSymbols {
     longest: u64,
     /// Symbols whose address was kept from the recorder.
     hidden: u64,
+    /// Address of `_stext`.
+    text_start: Option<u64>,
+    /// By time.
+    modules: Vec<Module>,
+}
+
+/// A module as it was loaded.
+#[derive(Debug, Default)]
+pub struct Module {
+    ts_ns: u64,
+    name: String,
+    /// Address of its section `.text`; 0: not known.
+    pub text_addr: u64,
+    /// Build id in hex; empty: not known.
+    pub build_id: String,
 }
 
 /// A place in the kernel.
@@ -58,6 +73,9 @@ impl KernelSymbols {
         for row in 0..view.rows() {
             self.hidden += u64::from(addr.get(row) == 0);
             let name = name.string(row);
+            if name == "_stext" && addr.get(row) != 0 {
+                self.text_start = Some(addr.get(row));
+            }
             // Padding before functions folds into the function before it.
             let data = matches!(ty.get(row) as u8, b'd' | b'D' | b'b' | b'B' | b'r' | b'R');
             if addr.get(row) != 0 && !data && !name.is_empty() && !name.starts_with("__pfx_") {
@@ -81,8 +99,32 @@ impl KernelSymbols {
         }
     }
 
+    pub(crate) fn add_modules(&mut self, view: View<'_>) {
+        let (ts, name, text, id) =
+            (view.ints("ts_ns"), view.texts("name"), view.ints("text_addr"), view.texts("build_id"));
+        self.modules.extend((0..view.rows()).map(|row| Module {
+            ts_ns: ts.get(row),
+            name: name.string(row),
+            text_addr: text.get(row),
+            build_id: crate::mappings::hex(id.get(row)),
+        }));
+    }
+
+    /// The module of that name as it was loaded at `ts_ns`, or first.
+    pub fn module(&self, name: &str, ts_ns: u64) -> Option<&Module> {
+        let mut of = self.modules.iter().filter(|m| m.name == name);
+        let first = of.next()?;
+        Some(of.take_while(|m| m.ts_ns <= ts_ns).last().unwrap_or(first))
+    }
+
+    /// Where the kernel's code begins: `_stext`.
+    pub fn text_start(&self) -> Option<u64> {
+        self.text_start
+    }
+
     /// Sorts. Of several names at one address the first stands, in the kernel's own order; but where code ends none does.
     pub(crate) fn finish(&mut self) {
+        self.modules.sort_by_key(|m| m.ts_ns);
         self.symbols.sort_by_key(|s| (s.addr, !ENDS.contains(&s.name.as_str())));
         self.symbols.dedup_by_key(|s| s.addr);
         self.changes.sort_by_key(|c| (c.addr, c.ts_ns));
@@ -146,6 +188,19 @@ impl KernelSymbols {
             return None;
         }
         Some(KernelPlace { name: &symbol.name, module: &symbol.module, offset })
+    }
+
+    /// All functions as the kernel lists them, but each address once. perf wants to see `_stext`.
+    pub fn kallsyms(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let start = self.text_start.map(|addr| (addr, "_stext", ""));
+        let all = self.symbols.iter().map(|s| (s.addr, s.name.as_str(), s.module.as_str()));
+        for (addr, name, module) in start.into_iter().chain(all.filter(|s| Some((s.0, s.1, s.2)) != start)) {
+            let module = if module.is_empty() { String::new() } else { format!("\t[{module}]") };
+            let _ = writeln!(text, "{addr:016x} t {name}{module}");
+        }
+        text
     }
 
     /// Whether the kernel gave the recorder names without addresses.

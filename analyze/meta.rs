@@ -167,7 +167,9 @@ impl Meta {
         let view = View::new(kind, &table);
         match table.kind {
             meta::STACK => self.stacks.add(view),
-            meta::TASK | events::SCHED_FORK..=events::TASK_RENAME => self.tasks.add(&kind.name, view),
+            meta::TASK | meta::TASK_NAMESPACES | events::SCHED_FORK..=events::TASK_RENAME => {
+                self.tasks.add(&kind.name, view)
+            }
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => self.cgroups.add(&kind.name, view),
             meta::MAPPING => self.mappings.add(view),
             meta::JIT_SYMBOL => self.jit.add(view),
@@ -176,6 +178,7 @@ impl Meta {
             meta::BINARY_SYMBOL => self.binaries.add_functions(view),
             meta::KERNEL_SYMBOL => self.kernel.add(view),
             meta::KERNEL_SYMBOL_CHANGE => self.kernel.add_changes(view),
+            meta::KERNEL_MODULE => self.kernel.add_modules(view),
             meta::CLOCK => self.clock.add(view),
             meta::LOSS => self.losses.add(view),
             meta::SOURCE_STATS => self.source_stats(view),

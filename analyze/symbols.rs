@@ -12,6 +12,7 @@ pub mod demangle;
 pub mod elf;
 mod frame;
 pub mod functions;
+mod kernel_lines;
 pub mod ladder;
 pub mod lines;
 mod names;
@@ -25,6 +26,7 @@ use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::frame::{Frame, INLINED, Line, NameSource};
+use self::lines::Known;
 use self::names::Named;
 pub use self::names::{Have, HitBinary};
 pub(crate) use self::names::{Search, search};
@@ -72,6 +74,7 @@ impl Symbols {
         };
         let slots: Vec<usize> = places.iter().map(slot).collect();
         let names = names::names(meta, &hits, &offsets);
+        let mut kernel = kernel_lines::look(meta, &places);
 
         let mut frames = Vec::with_capacity(places.len());
         let mut of_place: Vec<Range<u32>> = Vec::with_capacity(places.len());
@@ -87,7 +90,9 @@ impl Symbols {
                     frames.extend(in_file(&names.binaries[*hit as usize], *hit, *offset, named));
                 }
                 Place::Compiled(place) => frames.push(compiled(meta, *place)),
-                Place::Kernel(addr, moment) => frames.push(in_kernel(meta, *addr, *moment)),
+                Place::Kernel(addr, moment) => {
+                    frames.extend(in_kernel(meta, *addr, *moment, kernel.known.remove(&(*addr, *moment))));
+                }
                 Place::Unknown(addr) => frames.push(unknown("unknown", *addr, false)),
             }
             of_place.push(begin..frames.len() as u32);
@@ -104,6 +109,7 @@ impl Symbols {
         };
         let stacks: Vec<(u64, Resolved)> = stacks.into_par_iter().map(with_id).collect();
         let mut notes = names.notes;
+        notes.append(&mut kernel.notes);
         let settings = meta.item("kernel_symbols_hidden");
         if meta.kernel.is_hidden() || !settings.is_empty() {
             let settings = if settings.is_empty() { String::new() } else { format!(" ({settings})") };
@@ -163,17 +169,34 @@ fn unknown(of: &str, addr: u64, kernel: bool) -> Frame {
     }
 }
 
-fn in_kernel(meta: &Meta, addr: u64, moment: u64) -> Frame {
-    let Some(place) = meta.kernel.lookup(addr, moment) else { return unknown("kernel", addr, true) };
+/// The frames of a place in the kernel, as [`in_file`].
+fn in_kernel(meta: &Meta, addr: u64, moment: u64, known: Option<Known>) -> Vec<Frame> {
+    let Some(place) = meta.kernel.lookup(addr, moment) else { return vec![unknown("kernel", addr, true)] };
     let parts = [place.module.as_bytes(), place.name.as_bytes(), &place.offset.to_le_bytes()];
-    Frame {
+    let (line, inlined) = known.map_or_else(Default::default, |known| (known.line, known.inlined));
+    let own = Frame {
         id: hash(meta.item("kernel"), &parts),
         name: demangle::demangle(place.name.as_bytes()),
         binary: place.module.into(),
         offset: place.offset,
+        line,
         source: NameSource::Kallsyms,
         ..unknown("kernel", addr, true)
-    }
+    };
+    let inside = |depth: u64| hash(meta.item("kernel"), &[&parts[..], &[b"inlined", &depth.to_le_bytes()]].concat());
+    with_inlined(own, &inlined, &inside)
+}
+
+/// What was inlined at a place, the innermost first, then the function itself. `id` gives them ids by their depth.
+fn with_inlined(own: Frame, inlined: &[(String, Option<Line>)], id: &dyn Fn(u64) -> u64) -> Vec<Frame> {
+    let inlined = inlined.iter().enumerate().rev().map(|(depth, (name, line))| Frame {
+        id: id(depth as u64),
+        name: format!("{name}{INLINED}"),
+        inlined: true,
+        line: line.clone(),
+        ..own.clone()
+    });
+    inlined.chain([own.clone()]).collect()
 }
 
 /// A place in a function that a runtime compiled.
@@ -201,14 +224,8 @@ fn in_file(binary: &HitBinary, hit: u32, offset: u64, named: &Named) -> Vec<Fram
         source: named.name.as_ref().map_or(NameSource::None, |(_, source)| *source),
         hit: Some(hit),
     };
-    let inlined = named.inlined.iter().enumerate().rev().map(|(depth, (name, line))| Frame {
-        id: hash(&binary.identity, &[&offset.to_le_bytes(), b"inlined", &(depth as u64).to_le_bytes()]),
-        name: format!("{name}{INLINED}"),
-        inlined: true,
-        line: line.clone(),
-        ..own.clone()
-    });
-    inlined.chain([own.clone()]).collect()
+    let id = |depth: u64| hash(&binary.identity, &[&offset.to_le_bytes(), b"inlined", &depth.to_le_bytes()]);
+    with_inlined(own, &named.inlined, &id)
 }
 
 /// What can be said of a place whose function is not known.

@@ -30,6 +30,7 @@ const OWN: &[&str] = &[
     "stack",
     "frame",
     "task",
+    "task_namespaces",
     "cgroup",
     "mapping",
     "clock",

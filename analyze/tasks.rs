@@ -32,6 +32,8 @@ pub struct Task {
     pub cgroup_id: u64,
     /// Path of its last exec.
     pub exe: String,
+    /// Inode numbers of its mount namespaces by the time from which it was in them.
+    pub mount_ns: Vec<(u64, u32)>,
     /// Names by the time from which they hold.
     pub names: Vec<(u64, String)>,
 }
@@ -41,6 +43,12 @@ impl Task {
     pub fn comm(&self, ts_ns: u64) -> &str {
         let after = self.names.partition_point(|(from, _)| *from <= ts_ns);
         self.names.get(after.saturating_sub(1)).map_or("", |(_, name)| name)
+    }
+
+    /// Mount namespace, an inode number, at `ts_ns`: what a path means is known only with it. 0: not known.
+    pub fn mount_ns(&self, ts_ns: u64) -> u32 {
+        let after = self.mount_ns.partition_point(|(from, _)| *from <= ts_ns);
+        self.mount_ns.get(after.saturating_sub(1)).map_or(0, |(_, ns)| *ns)
     }
 
     /// Whether it is the kernel's: `kthreadd`, which is process 2, or a child of it.
@@ -61,8 +69,25 @@ enum Said {
     Forked,
     Executed,
     Renamed,
+    Moved,
     Exited,
 }
+
+/// A thread went to other namespaces: inode numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Move {
+    /// From when on, CLOCK_MONOTONIC.
+    pub ts_ns: u64,
+    /// Thread.
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// In the order of [`NAMESPACES`].
+    pub inodes: [u32; NAMESPACES.len()],
+}
+
+/// Kinds of namespaces, by their fields.
+pub const NAMESPACES: [&str; 7] = ["net_ns", "uts_ns", "ipc_ns", "pid_ns", "user_ns", "mnt_ns", "cgroup_ns"];
 
 struct Row {
     ts_ns: u64,
@@ -70,6 +95,7 @@ struct Row {
     task: Task,
     comm: String,
     parent_tid: u32,
+    mount_ns: u32,
 }
 
 /// All tasks of a trace.
@@ -82,6 +108,7 @@ pub struct Tasks {
     by_tid: FxHashMap<u32, Vec<u32>>,
     /// (pid, time, what began then), for mappings.
     images: Vec<(u32, u64, Image)>,
+    moves: Vec<Move>,
 }
 
 /// How a process came to run what it runs.
@@ -94,7 +121,7 @@ pub(crate) enum Image {
 }
 
 impl Tasks {
-    /// Takes over `task`, `sched_fork`, `sched_exec`, `task_rename` or `sched_exit` rows.
+    /// Takes over `task`, `task_namespaces`, `sched_fork`, `sched_exec`, `task_rename` or `sched_exit` rows.
     pub(crate) fn add(&mut self, kind: &str, view: View<'_>) {
         let said = match kind {
             "task" => Said::Here,
@@ -102,17 +129,28 @@ impl Tasks {
             "sched_exec" => Said::Executed,
             "task_rename" => Said::Renamed,
             "sched_exit" => Said::Exited,
+            "task_namespaces" => Said::Moved,
             _ => return,
         };
         let int = |name| view.ints(name);
         let (ts, tid, pid, ppid, parent_tid) = (int("ts_ns"), int("tid"), int("pid"), int("ppid"), int("parent_tid"));
-        let (uid, ns_pid, pid_ns) = (int("uid"), int("ns_pid"), int("pid_ns"));
+        let (uid, ns_pid, pid_ns, mnt_ns) = (int("uid"), int("ns_pid"), int("pid_ns"), int("mnt_ns"));
+        if said == Said::Moved {
+            let inodes = NAMESPACES.map(int);
+            self.moves.extend((0..view.rows()).map(|r| Move {
+                ts_ns: ts.get(r),
+                tid: tid.get32(r),
+                pid: pid.get32(r),
+                inodes: inodes.map(|of| of.get32(r)),
+            }));
+        }
         let (start, cgroup, comm, exe) = (int("start_ns"), int("cgroup_id"), view.texts("comm"), view.texts("exe"));
         self.rows.extend((0..view.rows()).map(|r| Row {
             ts_ns: ts.get(r),
             said,
             comm: comm.string(r),
             parent_tid: parent_tid.get32(r),
+            mount_ns: mnt_ns.get32(r),
             task: Task {
                 tid: tid.get32(r),
                 pid: pid.get32(r),
@@ -124,6 +162,7 @@ impl Tasks {
                 end_ns: None,
                 cgroup_id: cgroup.get(r),
                 exe: exe.string(r),
+                mount_ns: Vec::new(),
                 names: Vec::new(),
             },
         }));
@@ -163,6 +202,12 @@ impl Tasks {
             self.images.push((pid, ts, Image::Forked(parent)));
         }
         self.images.sort_unstable();
+        self.moves.sort_by_key(|m| (m.ts_ns, m.tid));
+    }
+
+    /// Threads that went to other namespaces, by time.
+    pub fn moves(&self) -> &[Move] {
+        &self.moves
     }
 
     /// Id of the task that had `tid` at `ts_ns`.
@@ -304,6 +349,10 @@ fn take_over(life: &mut Task, row: Row) {
     if row.said == Said::Exited {
         life.end_ns = Some(row.ts_ns);
     }
+    if row.mount_ns != 0 && row.said != Said::Exited && life.mount_ns.last().is_none_or(|(_, ns)| *ns != row.mount_ns) {
+        let from = if life.mount_ns.is_empty() { life.start_ns } else { row.ts_ns };
+        life.mount_ns.push((from, row.mount_ns));
+    }
     if !row.comm.is_empty() && life.names.last().is_none_or(|(_, name)| *name != row.comm) {
         // What is said first holds from the start: the trace may begin later.
         let from = if life.names.is_empty() { life.start_ns } else { row.ts_ns };
@@ -317,7 +366,7 @@ mod tests {
 
     fn row(ts_ns: u64, said: Said, tid: u32, start_ns: u64, comm: &str) -> Row {
         let task = Task { tid, pid: tid, start_ns, ..Task::default() };
-        Row { ts_ns, said, task, comm: comm.into(), parent_tid: 1 }
+        Row { ts_ns, said, task, comm: comm.into(), parent_tid: 1, mount_ns: 0 }
     }
 
     fn tasks(rows: Vec<Row>) -> Tasks {
@@ -383,6 +432,18 @@ mod tests {
         ]);
         assert_eq!(t.all().len(), 1);
         assert_eq!(t.lookup(7, S), Some(0));
+    }
+
+    #[test]
+    fn a_thread_goes_to_another_mount_namespace() {
+        let at = |ts_ns, said, mount_ns| Row {
+            mount_ns,
+            ..row(ts_ns, said, 7, if said == Said::Moved { 0 } else { S }, "")
+        };
+        let t = tasks(vec![at(5 * S, Said::Here, 40), at(6 * S, Said::Moved, 41), at(8 * S, Said::Moved, 40)]);
+        let task = t.at(7, 5 * S).unwrap();
+        assert_eq!([2, 5, 6, 7, 8].map(|s| task.mount_ns(s * S)), [40, 40, 41, 41, 40]);
+        assert_eq!(t.all().len(), 1);
     }
 
     #[test]

@@ -174,3 +174,63 @@ static __always_inline bool saved_registers(struct task_struct *task, u64 *ip, u
 #endif
 	return true;
 }
+
+struct module_memory___6_4 {
+	void *base;
+	u32 size;
+} __attribute__((preserve_access_index));
+
+struct module___6_4 {
+	struct module_memory___6_4 mem[1];
+} __attribute__((preserve_access_index));
+
+struct module_layout___before_6_4 {
+	void *base;
+	u32 size;
+} __attribute__((preserve_access_index));
+
+struct module___before_6_4 {
+	struct module_layout___before_6_4 core_layout;
+} __attribute__((preserve_access_index));
+
+/* Where a module's code lies; since ac3b43283923 ("module: replace module_layout with module_memory") apart from its
+ * data. */
+static __always_inline void module_memory(struct module *module, u64 *addr, u32 *bytes)
+{
+	struct module___6_4 *now = (void *)module;
+	struct module___before_6_4 *old = (void *)module;
+
+	if (bpf_core_field_exists(old->core_layout)) {
+		*addr = (u64)BPF_CORE_READ(old, core_layout.base);
+		*bytes = BPF_CORE_READ(old, core_layout.size);
+	} else {
+		*addr = (u64)BPF_CORE_READ(now, mem[0].base);
+		*bytes = BPF_CORE_READ(now, mem[0].size);
+	}
+}
+
+struct pcpu_hot {
+	int preempt_count;
+} __attribute__((preserve_access_index));
+
+/*
+ * On x86 the count is a variable of each CPU; it was a member of pcpu_hot from 64701838bf05 ("x86/percpu: Move
+ * preempt_count next to current_task") until 46e8fff6d45f ("x86/preempt: Move preempt count to percpu hot section").
+ */
+extern const int __preempt_count __ksym __weak;
+extern const struct pcpu_hot pcpu_hot __ksym __weak;
+
+/* Whether this CPU serves an interrupt, hard or soft; false, too, where the kernel does not tell. */
+static __always_inline bool in_interrupt(void)
+{
+	const u32 mask = 0x00ff0000 | 0x100; /* NMI and hard interrupts; a soft one that is served */
+	u32 count = 0;
+
+#if defined(__TARGET_ARCH_x86)
+	if (&__preempt_count)
+		count = *(const int *)bpf_this_cpu_ptr(&__preempt_count);
+	else if (&pcpu_hot)
+		count = ((const struct pcpu_hot *)bpf_this_cpu_ptr(&pcpu_hot))->preempt_count;
+#endif
+	return count & mask;
+}

@@ -48,6 +48,10 @@ enum { BPF_RB_AVAIL_DATA = 0 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct module {
+	char name[56];
+};
+
 struct kernfs_node {
 	u64 id;
 };

@@ -169,3 +169,46 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
 	return cgroup_event(cgroup, path, KIND_CGROUP_RMDIR);
 }
+
+/* record/layout.rs has the same struct. */
+struct module_record {
+	u64 ts_ns;
+	u64 addr;
+	u32 bytes;
+	u32 gone;
+	char name[56];
+};
+
+/* Read by the recorder only, which is woken at once: the module may soon be gone. 64 modules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 13);
+} modules SEC(".maps");
+
+static __always_inline int module_event(struct module *module, bool gone)
+{
+	struct module_record *record = bpf_ringbuf_reserve(&modules, sizeof(*record), 0);
+
+	if (!record) {
+		count_lost(SOURCE_TASK, LOST_TASK_RING);
+		return 0;
+	}
+	record->ts_ns = bpf_ktime_get_ns();
+	module_memory(module, &record->addr, &record->bytes);
+	record->gone = gone;
+	bpf_probe_read_kernel_str(record->name, sizeof(record->name), module->name);
+	bpf_ringbuf_submit(record, BPF_RB_FORCE_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/module_load")
+int BPF_PROG(module_load, struct module *module)
+{
+	return module_event(module, false);
+}
+
+SEC("tp_btf/module_free")
+int BPF_PROG(module_free, struct module *module)
+{
+	return module_event(module, true);
+}

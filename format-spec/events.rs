@@ -424,7 +424,7 @@ events! {
         flags: u32,
         /// Waits in this row; 1 but for `offcpu_short`.
         count: u32,
-        /// Thread that was running where it was woken: the waker, or whom an interrupt hit; 0: not seen.
+        /// Thread that was running where it was woken: the waker, or whom an interrupt hit (a flag tells); 0: not seen.
         waker_tid: u32,
         /// Its process.
         waker_pid: u32,
@@ -479,6 +479,9 @@ pub mod offcpu_flag {
     pub const WAKER_REMEMBERED: u32 = 8;
     /// The thread was not seen to come back: the end of the wait follows from its CPU time. It has no kernel stack.
     pub const END_UNSEEN: u32 = 16;
+    /// It was woken by an interrupt; the waker is the thread that the interrupt hit. Never set where the kernel does not
+    /// tell: header item `offcpu_interrupts`.
+    pub const WAKER_INTERRUPT: u32 = 32;
 }
 
 #[cfg(test)]

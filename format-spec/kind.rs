@@ -77,7 +77,8 @@ impl Field {
 
 /// The unit that a field's name says.
 pub fn unit_of(name: &str) -> &'static str {
-    if name == "pid_ns" || name == "mnt_ns" {
+    const NAMESPACES: [&str; 7] = ["net_ns", "uts_ns", "ipc_ns", "pid_ns", "user_ns", "mnt_ns", "cgroup_ns"];
+    if NAMESPACES.contains(&name) {
         return ""; // the inode number of a namespace
     }
     match name.rsplit('_').next().unwrap_or_default() {
@@ -122,12 +123,12 @@ impl Kind {
             meta::HEADER_ITEM => BlockType::Header,
             meta::SCHEMA_FIELD => BlockType::Schema,
             meta::STACK => BlockType::Stacks,
-            meta::TASK | events::SCHED_FORK..=events::TASK_RENAME => BlockType::Tasks,
+            meta::TASK | meta::TASK_NAMESPACES | events::SCHED_FORK..=events::TASK_RENAME => BlockType::Tasks,
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => BlockType::Cgroups,
             meta::MAPPING => BlockType::Maps,
             meta::CLOCK => BlockType::Clock,
             meta::LOSS => BlockType::Loss,
-            meta::KERNEL_SYMBOL | meta::KERNEL_SYMBOL_CHANGE => BlockType::KernelSymbols,
+            meta::KERNEL_SYMBOL | meta::KERNEL_SYMBOL_CHANGE | meta::KERNEL_MODULE => BlockType::KernelSymbols,
             meta::BINARY | meta::BINARY_SEGMENT => BlockType::Binaries,
             meta::BINARY_SYMBOL => BlockType::BinarySymbols,
             meta::JIT_SYMBOL => BlockType::JitSymbols,

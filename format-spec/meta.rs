@@ -40,6 +40,10 @@ pub const JIT_SYMBOL: u16 = 17;
 pub const KERNEL_SYMBOL_CHANGE: u16 = 18;
 /// Stacks that a source took so far.
 pub const STACK_STATS: u16 = 19;
+/// A task went to other namespaces.
+pub const TASK_NAMESPACES: u16 = 20;
+/// A module of the kernel.
+pub const KERNEL_MODULE: u16 = 21;
 
 /// Where the name of a function comes from: `source` of [`BINARY_SYMBOL`] and [`JIT_SYMBOL`].
 pub mod symbol_source {
@@ -319,11 +323,30 @@ pub fn kind(id: u16) -> Kind {
             "kernel_symbol_change",
             &[("ts_ns", U64), ("addr", U64), ("len_bytes", U64), ("gone", U8), ("name", Text), ("module", Text)],
         ),
+        TASK_NAMESPACES => columns(
+            id,
+            "task_namespaces",
+            &[
+                ("ts_ns", U64),
+                ("tid", U32),
+                ("pid", U32),
+                ("net_ns", U32),
+                ("uts_ns", U32),
+                ("ipc_ns", U32),
+                ("pid_ns", U32),
+                ("user_ns", U32),
+                ("mnt_ns", U32),
+                ("cgroup_ns", U32),
+            ],
+        ),
+        KERNEL_MODULE => {
+            columns(id, "kernel_module", &[("ts_ns", U64), ("name", Text), ("text_addr", U64), ("build_id", Text)])
+        }
         _ => panic!("kind {id} is not a meta kind"),
     }
 }
 
 /// All kinds of this module.
 pub fn kinds() -> Vec<Kind> {
-    (HEADER_ITEM..=STACK_STATS).map(kind).collect()
+    (HEADER_ITEM..=KERNEL_MODULE).map(kind).collect()
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bpfrec_format::{BlockType, EndReason, meta};
 use libbpf_rs::Link;
 
-use crate::session::Session;
+use crate::session::{LOCK, Session};
 use crate::writer::{Message, Outcome};
 use crate::{bpf, clock, stats};
 
@@ -64,6 +64,9 @@ impl Session {
         self.tasks.links.clear();
         self.watch.stop();
         self.last_rows()?;
+        if let Some(mut seen) = self.seen.lock_within(LOCK) {
+            seen.look_at_modules(true);
+        }
         loop {
             let before = self.rings.drained.borrow().kept;
             self.drain(true)?;
@@ -79,7 +82,6 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
-        self.look_at_modules();
         self.write_symbols();
         self.checkpoint();
         let mut figures = self.figures();

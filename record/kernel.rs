@@ -19,12 +19,36 @@ pub fn items() -> Vec<(String, String)> {
         ("arch", text(uname.machine())),
         ("host_id", host_id(&file("/etc/machine-id"))),
         ("boot_id", file("/proc/sys/kernel/random/boot_id")),
+        ("kernel_build_id", hex(&build_id("/sys/kernel/notes"))),
         ("page_size", rustix::param::page_size().to_string()),
         ("cpus_online", file("/sys/devices/system/cpu/online")),
         ("recorder_pid", std::process::id().to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The GNU build id in a file of ELF notes; empty when there is none.
+pub fn build_id(notes: &str) -> Vec<u8> {
+    fs::read(notes).ok().and_then(|notes| note(&notes)).unwrap_or_default()
+}
+
+/// `u32 name bytes, value bytes, type`, name, value; both of these end at a multiple of four.
+fn note(mut notes: &[u8]) -> Option<Vec<u8>> {
+    const BUILD_ID: u32 = 3;
+    loop {
+        let int = |at: usize| Some(u32::from_ne_bytes(*notes.get(at..)?.first_chunk()?));
+        let (name_bytes, bytes, kind) = (int(0)? as usize, int(4)? as usize, int(8)?);
+        let at = 12 + name_bytes.next_multiple_of(4);
+        if kind == BUILD_ID && notes.get(12..12 + name_bytes)? == b"GNU\0" {
+            return Some(notes.get(at..at + bytes)?.to_vec());
+        }
+        notes = notes.get(at + bytes.next_multiple_of(4)..)?;
+    }
 }
 
 /// A number that is the same for all recordings of this host. The machine id itself must not be given away.
@@ -90,6 +114,18 @@ fn parse(text: &[u8]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_id_among_notes() {
+        let one = |name: &[u8], kind: u32, value: &[u8]| {
+            let head = [name.len() as u32, value.len() as u32, kind].map(u32::to_ne_bytes).concat();
+            let pad = |part: &[u8]| [part, &vec![0; part.len().next_multiple_of(4) - part.len()]].concat();
+            [head, pad(name), pad(value)].concat()
+        };
+        let notes = [one(b"Linux\0", 257, b"abcde"), one(b"GNU\0", 1, b"x"), one(b"GNU\0", 3, b"id!")].concat();
+        assert_eq!(note(&notes).as_deref(), Some(&b"id!"[..]));
+        assert_eq!((note(&notes[..notes.len() - 4]), note(b"")), (None, None));
+    }
 
     #[test]
     fn functions_only_by_address() {

@@ -144,6 +144,36 @@ impl StackRecord {
     }
 }
 
+/// A kernel module that came or went: `struct module_record` of `bpf/task.bpf.c`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleRecord {
+    /// When.
+    pub ts_ns: u64,
+    /// Where its code lies.
+    pub addr: u64,
+    /// Bytes of that.
+    pub len: u32,
+    /// It went.
+    pub gone: bool,
+    /// Name.
+    pub name: Vec<u8>,
+}
+
+impl ModuleRecord {
+    /// Reads a record. `None` when it is too short.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(ModuleRecord {
+            ts_ns: u64_at(0)?,
+            addr: u64_at(8)?,
+            len: u32_at(16)?,
+            gone: u32_at(20)? != 0,
+            name: bytes.get(24..80)?.split(|b| *b == 0).next()?.to_vec(),
+        })
+    }
+}
+
 /// Length of `struct sample_row`.
 pub const SAMPLE_BYTES: usize = 56;
 /// Where `user_stack_id` stands in it.

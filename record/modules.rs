@@ -1,51 +1,129 @@
-//! Kernel modules that come and go while recording. The kernel does not tell; its list does.
+//! Kernel modules that come and go while recording. A BPF program tells of each (`bpf/task.bpf.c`) and wakes the thread that
+//! reads names at once: a module may live for a moment only. On kernels where it cannot be attached the list is looked
+//! at every second.
 
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bpfrec_format::Column::{Int, Text};
 use bpfrec_format::{Table, meta};
+use libbpf_rs::{MapCore, MapHandle, Object, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
+use crate::layout::ModuleRecord;
 use crate::{clock, kernel};
+
+/// Time between two looks when nobody tells.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Address and bytes of modules by name.
 type List = FxHashMap<Vec<u8>, (u64, u64)>;
 
-/// What was loaded when it was last looked at.
+/// What was loaded when it was last looked at, and what the kernel has told since.
 pub struct Modules {
     known: List,
     looked_ns: u64,
+    ring: Option<(MapHandle, RingBuffer<'static>)>,
+    told: Arc<Mutex<Vec<ModuleRecord>>>,
 }
 
 impl Modules {
-    /// Those that are loaded now.
-    pub fn new() -> Modules {
-        Modules { known: read(), looked_ns: clock::mono_ns() }
+    /// Those that are loaded now. `tasks` has the programs that tell of the others.
+    pub fn start(tasks: &Object) -> Result<Modules> {
+        let told = Arc::<Mutex<Vec<ModuleRecord>>>::default();
+        let mut ring = None;
+        if tasks.progs().any(|p| p.name() == "module_load" && p.autoload()) {
+            let map = tasks.maps().find(|m| m.name() == "modules").context("there is no map modules")?;
+            let map = MapHandle::try_from(&map)?;
+            let (mut builder, to) = (RingBufferBuilder::new(), Arc::clone(&told));
+            builder.add(&map, move |bytes: &[u8]| {
+                to.lock().unwrap_or_else(PoisonError::into_inner).extend(ModuleRecord::parse(bytes));
+                0
+            })?;
+            let buffer = builder.build()?;
+            ring = Some((map, buffer));
+        }
+        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told })
     }
 
-    /// Rows of kind `kernel_symbol_change` for modules that came or went since the last call: from that call on.
-    pub fn changes(&mut self) -> Result<Option<Table>> {
-        let (now, since) = (read(), std::mem::replace(&mut self.looked_ns, clock::mono_ns()));
-        if now == self.known {
-            return Ok(None);
+    /// Can be read when the kernel has told something.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.as_ref().map(|(map, _)| map.as_fd())
+    }
+
+    /// Rows of kinds `kernel_symbol_change` and `kernel_module` for what came or went since the last call. `all`: also when
+    /// it is not yet time to look.
+    pub fn changes(&mut self, all: bool) -> Vec<Table> {
+        if let Some((_, ring)) = &self.ring {
+            // What is left stays for the next time.
+            let _ = ring.consume();
+        }
+        let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        let now_ns = clock::mono_ns();
+        let is_time =
+            if self.ring.is_some() { !told.is_empty() } else { now_ns - self.looked_ns >= LOOK.as_nanos() as u64 };
+        if !all && !is_time {
+            return Vec::new();
+        }
+        let since = std::mem::replace(&mut self.looked_ns, now_ns);
+        let now = read();
+        if now == self.known && told.is_empty() {
+            return Vec::new();
         }
         let before = std::mem::replace(&mut self.known, now);
-        let mut table = Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE));
+        self.compare(&before, &told, since)
+    }
+
+    fn compare(&self, before: &List, told: &[ModuleRecord], since: u64) -> Vec<Table> {
+        let mut changes = Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE));
+        // When it came or went, as far as that was told.
+        let when =
+            |name: &[u8], gone| told.iter().rev().find(|t| t.name == name && t.gone == gone).map_or(since, |t| t.ts_ns);
         for (name, (addr, len)) in before.iter().filter(|(name, place)| self.known.get(*name) != Some(place)) {
-            table.push(&[since.into(), (*addr).into(), (*len).into(), 1u32.into(), "".into(), name[..].into()]);
+            let at = when(name, true);
+            changes.push(&[at.into(), (*addr).into(), (*len).into(), 1u32.into(), "".into(), name[..].into()]);
         }
-        let is_new = |name: &[u8]| self.known.get(name).is_some_and(|place| before.get(name) != Some(place));
-        if self.known.keys().any(|name| is_new(name)) {
-            let symbols = kernel::symbols_of(&is_new)?;
-            let [Int(addrs), _, Text(names), Text(modules)] = &symbols.columns[..] else { return Ok(None) };
-            for (i, addr) in addrs.iter().enumerate() {
+        let new: Vec<_> = self.known.iter().filter(|(name, place)| before.get(*name) != Some(place)).collect();
+        let is_new = |name: &[u8]| new.iter().any(|(n, _)| n[..] == *name);
+        // A list that cannot be read names nothing: then the modules themselves stand for their functions, below.
+        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new).ok() };
+        let mut named: Vec<&[u8]> = Vec::new();
+        if let Some([Int(addrs), _, Text(names), Text(modules)]) = symbols.as_ref().map(|s| &s.columns[..]) {
+            for (i, addr) in addrs.iter().enumerate().filter(|(_, addr)| **addr != 0) {
                 let (name, module) = (names.get(i), modules.get(i));
-                table.push(&[since.into(), (*addr).into(), 0u32.into(), 0u32.into(), name.into(), module.into()]);
+                let at = when(module, false);
+                changes.push(&[at.into(), (*addr).into(), 0u32.into(), 0u32.into(), name.into(), module.into()]);
+                named.push(module);
             }
         }
-        Ok(Some(table))
+        // What was gone before its names could be read is known by where it lay.
+        for t in told.iter().filter(|t| t.addr != 0 && !named.contains(&&t.name[..]) && !before.contains_key(&t.name)) {
+            let name = [b"[", &t.name[..], b"]"].concat();
+            let row = [t.ts_ns.into(), t.addr.into(), t.len.into(), u32::from(t.gone).into()];
+            changes.push(&[&row[..], &[name[..].into(), t.name[..].into()]].concat());
+        }
+        let mut tables = Vec::new();
+        tables.extend(Some(changes).filter(|t| t.rows() > 0));
+        tables.extend(table(&is_new));
+        tables
     }
+}
+
+/// Rows of kind `kernel_module` for modules that are loaded.
+pub fn table(wanted: &dyn Fn(&[u8]) -> bool) -> Option<Table> {
+    let mut table = Table::new(&meta::kind(meta::KERNEL_MODULE));
+    let now = clock::mono_ns();
+    for name in read().keys().filter(|name| wanted(name)) {
+        let Ok(folder) = std::str::from_utf8(name).map(|name| format!("/sys/module/{name}")) else { continue };
+        let text = fs::read_to_string(format!("{folder}/sections/.text")).unwrap_or_default();
+        let text = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        let build_id = kernel::build_id(&format!("{folder}/notes/.note.gnu.build-id"));
+        table.push(&[now.into(), name[..].into(), text.into(), build_id[..].into()]);
+    }
+    Some(table).filter(|t| t.rows() > 0)
 }
 
 /// A kernel without modules has no such list.
@@ -76,13 +154,28 @@ mod tests {
         assert_eq!(list[&b"nvme"[..]], (0xffff_ffff_c012_3000, 57344));
     }
 
+    fn told(ts_ns: u64, gone: bool) -> ModuleRecord {
+        ModuleRecord { ts_ns, addr: 0x1000, len: 0x200, gone, name: b"brief".to_vec() }
+    }
+
     #[test]
     fn a_module_that_went() {
-        let mut modules = Modules::new();
-        assert_eq!(modules.changes().unwrap(), None);
-        modules.known.insert(b"gone".to_vec(), (0x1000, 0x2000));
-        let table = modules.changes().unwrap().unwrap();
-        assert_eq!((table.columns[1].ints(), table.columns[3].ints()), (&[0x1000][..], &[1][..]));
-        assert_eq!(modules.changes().unwrap(), None);
+        let before = List::from_iter([(b"brief".to_vec(), (0x1000, 0x200))]);
+        let modules = Modules { known: List::default(), looked_ns: 5, ring: None, told: Arc::default() };
+        for (said, at) in [(vec![], 5), (vec![told(4, false), told(9, true)], 9)] {
+            let tables = modules.compare(&before, &said, 5);
+            assert_eq!((tables[0].rows(), tables[0].columns[0].ints()), (1, &[at][..]));
+            assert_eq!(tables[0].columns[3].ints(), [1]);
+        }
+    }
+
+    #[test]
+    fn a_module_that_was_gone_before_it_was_looked_at() {
+        let modules = Modules { known: List::default(), looked_ns: 5, ring: None, told: Arc::default() };
+        let tables = modules.compare(&List::default(), &[told(7, false), told(8, true)], 5);
+        assert_eq!(tables[0].columns[0].ints(), [7, 8]);
+        assert_eq!(tables[0].columns[3].ints(), [0, 1]);
+        let Text(names) = &tables[0].columns[4] else { panic!("text") };
+        assert_eq!(names.get(0), b"[brief]");
     }
 }

@@ -4,12 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use bpfrec_format::table::Value;
 use bpfrec_format::{BlockType, Table, meta};
 
 use crate::binaries::Binaries;
 use crate::images::Images;
+use crate::modules::Modules;
 use crate::processes::Mapping;
-use crate::sideband::{Record, Sideband};
+use crate::sideband::{MOUNT, Record, Sideband};
 
 /// See the module.
 pub struct Seen {
@@ -19,8 +21,13 @@ pub struct Seen {
     pub images: Images,
     /// The kernel's records.
     pub sideband: Option<Sideband>,
+    /// The kernel's modules.
+    pub modules: Option<Modules>,
     mappings: Table,
-    kernel: Table,
+    functions: Table,
+    /// Tables about the kernel that go to the file as they are.
+    kernel: Vec<Table>,
+    namespaces: Table,
 }
 
 /// Shared between threads. It is locked while files are read, so nobody waits for it without a limit.
@@ -34,8 +41,11 @@ impl Shared {
             binaries: Binaries::default(),
             images: Images::default(),
             sideband: None,
+            modules: None,
             mappings: Table::new(&meta::kind(meta::MAPPING)),
-            kernel: Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE)),
+            functions: Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE)),
+            kernel: Vec::new(),
+            namespaces: Table::new(&meta::kind(meta::TASK_NAMESPACES)),
         })))
     }
 
@@ -61,6 +71,7 @@ impl Shared {
 impl Seen {
     /// Reads the kernel's records. Returns whether a binary was among them that was not known before.
     pub fn read(&mut self) -> bool {
+        self.look_at_modules(false);
         let Some(mut sideband) = self.sideband.take() else { return false };
         let before = self.binaries.list.len();
         for (ts_ns, record) in sideband.read() {
@@ -69,8 +80,18 @@ impl Seen {
                 Record::Fork { pid, parent } => self.images.fork(pid, parent, ts_ns),
                 Record::Exec { pid } => self.images.exec(pid, ts_ns),
                 Record::Exit { pid } => self.images.exit(pid),
-                Record::Namespaces { pid, mount } => self.images.enter(pid, mount),
-                Record::Symbol { addr, len, gone, bpf, name } => self.kernel.push(&[
+                Record::Namespaces { pid, tid, inodes, moved } => {
+                    // The other threads of a process may stay where they are.
+                    if pid == tid {
+                        self.images.enter(pid, inodes[MOUNT].into());
+                    }
+                    if moved {
+                        let mut row = vec![ts_ns.into(), tid.into(), pid.into()];
+                        row.extend(inodes.map(Value::from));
+                        self.namespaces.push(&row);
+                    }
+                }
+                Record::Symbol { addr, len, gone, bpf, name } => self.functions.push(&[
                     ts_ns.into(),
                     addr.into(),
                     len.into(),
@@ -82,6 +103,11 @@ impl Seen {
         }
         self.sideband = Some(sideband);
         self.binaries.list.len() > before
+    }
+
+    /// Takes note of modules that came or went. `all`: also when it is not yet time to look.
+    pub fn look_at_modules(&mut self, all: bool) {
+        self.kernel.extend(self.modules.as_mut().map_or(Vec::new(), |modules| modules.changes(all)));
     }
 
     /// Takes note of a mapping; with `row` also for the file.
@@ -99,12 +125,19 @@ impl Seen {
     /// Changes since the last call, for the file.
     pub fn take(&mut self) -> Vec<(BlockType, Vec<Table>)> {
         let mut changes = Vec::new();
-        for (table, block_type) in [(&mut self.mappings, BlockType::Maps), (&mut self.kernel, BlockType::KernelSymbols)]
-        {
+        let tables = [
+            (&mut self.mappings, BlockType::Maps),
+            (&mut self.functions, BlockType::KernelSymbols),
+            (&mut self.namespaces, BlockType::Tasks),
+        ];
+        for (table, block_type) in tables {
             if table.rows() > 0 {
                 let empty = Table::new(&meta::kind(table.kind));
                 changes.push((block_type, vec![std::mem::replace(table, empty)]));
             }
+        }
+        if !self.kernel.is_empty() {
+            changes.push((BlockType::KernelSymbols, std::mem::take(&mut self.kernel)));
         }
         changes.extend(self.binaries.take_rows());
         changes

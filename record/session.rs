@@ -18,7 +18,6 @@ use crate::command::Running;
 use crate::finish::LAST_CALL;
 use crate::hits::Hits;
 use crate::jit::Jit;
-use crate::modules::Modules;
 use crate::processes::Mapping;
 use crate::rings::{IDLE_POLL, POLL, Rings};
 use crate::rotation::Rotation;
@@ -34,7 +33,7 @@ use crate::writer::{Message, Writer};
 /// Totals and clocks go to the file this often.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 /// A thread that reads a binary is waited for so long where it matters.
-const LOCK: Duration = Duration::from_secs(2);
+pub const LOCK: Duration = Duration::from_secs(2);
 
 /// Runs `bpfrec record`; returns the exit code.
 pub fn run(args: RecordArgs) -> Result<u8> {
@@ -82,8 +81,6 @@ pub(crate) struct Session {
     pub seen: Shared,
     /// Code that stacks hit.
     pub hits: Hits,
-    /// Kernel modules that are loaded.
-    pub modules: Modules,
     /// The thread that the kernel's records wake.
     pub watch: Watch,
     /// Away while a rotation uses it.
@@ -137,8 +134,6 @@ impl Session {
                 second = Instant::now();
                 self.count_losses()?;
                 self.bpf_time.tick();
-                // Every second: a module may come, be sampled and go again.
-                self.look_at_modules();
                 let figures = self.figures();
                 self.status.tick(figures);
             }
@@ -248,15 +243,6 @@ impl Session {
         let events: usize = chunk.rows.iter().map(|(kind, rows)| rows.len() / size(*kind)).sum();
         if !self.send(Message::Chunk(chunk)) {
             self.unsent += events as u64;
-        }
-    }
-
-    /// Modules make no records when they come and go.
-    pub fn look_at_modules(&mut self) {
-        match self.modules.changes() {
-            Ok(Some(table)) => self.send_change(BlockType::KernelSymbols, vec![table]),
-            Ok(None) => {}
-            Err(error) => self.status.say(&format!("modules loaded meanwhile have no names: {error:#}")),
         }
     }
 

@@ -7,10 +7,16 @@ use linux_perf_event_reader::{
     EventRecord, Mmap2FileId, PerfEventAttr, RawData, RawEventRecord, RecordParseInfo, RecordType,
 };
 use perf_event_open_sys::bindings as sys;
+use rustc_hash::FxHashSet;
 
 use crate::open::strip_deleted;
 use crate::perf_ring::PerfRing;
 use crate::processes::Mapping;
+
+/// Kinds of namespaces in the order of the kernel's record.
+pub const NAMESPACES: [&str; 7] = ["net", "uts", "ipc", "pid", "user", "mnt", "cgroup"];
+/// Position of the mount namespace there.
+pub const MOUNT: usize = 5;
 
 /// The dummy events.
 pub struct Sideband {
@@ -19,6 +25,8 @@ pub struct Sideband {
     parse: RecordParseInfo,
     /// Records that the kernel could not write, since the last [`Sideband::take_lost`].
     lost: u64,
+    /// Threads that began: their first record of namespaces tells what they inherit.
+    began: FxHashSet<u32>,
 }
 
 /// A record.
@@ -32,8 +40,9 @@ pub enum Record {
     Exec { pid: u32 },
     /// A process ended.
     Exit { pid: u32 },
-    /// The inode of the mount namespace of a process.
-    Namespaces { pid: u32, mount: u64 },
+    /// The namespaces of a thread, as inodes in the order of [`NAMESPACES`]. `moved`: it went there, it does not begin
+    /// there.
+    Namespaces { pid: u32, tid: u32, inodes: [u32; NAMESPACES.len()], moved: bool },
     /// A function of a BPF program (or of other code that the kernel generates) came or went.
     Symbol { addr: u64, len: u64, gone: bool, bpf: bool, name: Vec<u8> },
 }
@@ -80,23 +89,29 @@ impl Sideband {
             unsafe { std::slice::from_raw_parts((&raw const attr).cast::<u8>(), size_of::<sys::perf_event_attr>()) };
         let parsed = PerfEventAttr::parse::<_, byteorder::NativeEndian>(bytes).context("perf_event_attr")?;
         let endian = linux_perf_event_reader::Endianness::NATIVE;
-        Ok(Sideband { rings, parse: RecordParseInfo::new(&parsed.0, endian), lost: 0 })
+        let parse = RecordParseInfo::new(&parsed.0, endian);
+        Ok(Sideband { rings, parse, lost: 0, began: FxHashSet::default() })
     }
 
     /// Records since the last call with their times, CLOCK_MONOTONIC, in order.
     pub fn read(&mut self) -> Vec<(u64, Record)> {
         let mut records = Vec::new();
-        let (parse, lost) = (self.parse, &mut self.lost);
+        let (parse, lost, began) = (self.parse, &mut self.lost, &mut self.began);
         for ring in &self.rings {
             ring.read(|kind, misc, body| {
                 let raw = RawEventRecord::new(RecordType(kind), misc, RawData::Single(body), parse);
                 let ts_ns = raw.timestamp().unwrap_or_default();
                 match kind {
-                    sys::PERF_RECORD_NAMESPACES => records.extend(namespaces(body).map(|r| (ts_ns, r))),
+                    sys::PERF_RECORD_NAMESPACES => records.extend(namespaces(body, began).map(|r| (ts_ns, r))),
                     sys::PERF_RECORD_KSYMBOL => records.extend(symbol(body).map(|r| (ts_ns, r))),
                     _ => match raw.parse() {
                         Ok(EventRecord::Lost(l)) => *lost += l.count,
-                        Ok(record) => records.extend(task(record, ts_ns).map(|r| (ts_ns, r))),
+                        Ok(record) => {
+                            if let EventRecord::Fork(fork) = &record {
+                                began.insert(fork.tid as u32);
+                            }
+                            records.extend(task(record, ts_ns).map(|r| (ts_ns, r)));
+                        }
                         Err(_) => *lost += 1,
                     },
                 }
@@ -144,14 +159,15 @@ fn int<const N: usize>(body: &[u8], at: usize) -> Option<[u8; N]> {
     body.get(at..)?.first_chunk().copied()
 }
 
-/// `u32 pid, tid; u64 nr; { u64 dev, inode; } [nr]`; the mount namespace is number 5.
-fn namespaces(body: &[u8]) -> Option<Record> {
-    const MOUNT: u64 = 5;
-    if u64::from_ne_bytes(int(body, 8)?) <= MOUNT {
-        return None;
+/// `u32 pid, tid; u64 nr; { u64 dev, inode; } [nr]`. The record of a fork comes before that of the new thread's namespaces.
+fn namespaces(body: &[u8], began: &mut FxHashSet<u32>) -> Option<Record> {
+    let known = u64::from_ne_bytes(int(body, 8)?) as usize;
+    let mut inodes = [0; NAMESPACES.len()];
+    for (i, inode) in inodes.iter_mut().enumerate().take(known) {
+        *inode = u64::from_ne_bytes(int(body, 16 + 16 * i + 8)?) as u32;
     }
-    let mount = u64::from_ne_bytes(int(body, 16 + 16 * MOUNT as usize + 8)?);
-    Some(Record::Namespaces { pid: u32::from_ne_bytes(int(body, 0)?), mount })
+    let (pid, tid) = (u32::from_ne_bytes(int(body, 0)?), u32::from_ne_bytes(int(body, 4)?));
+    Some(Record::Namespaces { pid, tid, inodes, moved: !began.remove(&tid) })
 }
 
 /// `u64 addr; u32 len; u16 type, flags; char name[]`.
@@ -174,8 +190,12 @@ mod tests {
         let mut body = [7u32.to_ne_bytes(), 8u32.to_ne_bytes()].concat();
         body.extend(7u64.to_ne_bytes());
         (0..14u64).for_each(|i| body.extend((100 + i).to_ne_bytes()));
-        assert_eq!(namespaces(&body), Some(Record::Namespaces { pid: 7, mount: 111 }));
-        assert_eq!(namespaces(&body[..80]), None);
+        let inodes = [101, 103, 105, 107, 109, 111, 113];
+        let mut began = FxHashSet::from_iter([8]);
+        let told = |moved| Some(Record::Namespaces { pid: 7, tid: 8, inodes, moved });
+        assert_eq!(namespaces(&body, &mut began), told(false));
+        assert_eq!(namespaces(&body, &mut began), told(true));
+        assert_eq!(namespaces(&body[..80], &mut began), None);
         let mut body = 0xffff_0000u64.to_ne_bytes().to_vec();
         body.extend(64u32.to_ne_bytes());
         body.extend([1u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat());

@@ -34,6 +34,9 @@ impl Snapshot {
             (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
             (BlockType::Maps, processes::mappings(&self.seen)),
         ];
+        if let Some(modules) = crate::modules::table(&|_| true) {
+            tables.push((BlockType::KernelSymbols, modules));
+        }
         match kernel::symbols() {
             Ok((symbols, warning)) => {
                 tables.push((BlockType::KernelSymbols, symbols));

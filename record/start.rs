@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bpfrec_format::{BlockType, Registry, Source as Id};
+use bpfrec_format::{BlockType, Registry, Source as Id, meta};
 use libbpf_rs::MapHandle;
 use libbpf_rs::btf::Btf;
 
@@ -88,7 +88,7 @@ impl Session {
 
         // Load everything; nothing runs yet.
         let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
-        let mut tasks = sources::task::load(config, &mut shared).context("the task programs")?;
+        let mut tasks = sources::task::load(config, &mut shared, &btf).context("the task programs")?;
         filter.fill(&shared)?;
         let mut loaded = Vec::new();
         let mut items = kernel::items();
@@ -108,15 +108,15 @@ impl Session {
             Ok(sideband) => seen.lock().sideband = Some(sideband),
             Err(error) => status.say(&format!("mappings made from now on are not recorded: {error:#}")),
         }
-        let watch = Watch::start(seen.clone())?;
         sources::task::attach(&mut tasks).context("the task programs")?;
+        seen.lock().modules = Some(Modules::start(tasks.object())?);
+        let watch = Watch::start(seen.clone())?;
         let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
         let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
         let (first, warnings) = snapshot.take(&iterator)?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
 
-        let modules = Modules::new();
-        let kallsyms = first.iter().find(|(block_type, _)| *block_type == BlockType::KernelSymbols);
+        let kallsyms = first.iter().find(|(_, table)| table.kind == meta::KERNEL_SYMBOL);
         items.extend(kallsyms.and_then(|(_, t)| kernel::hidden(t)).map(|by| ("kernel_symbols_hidden".into(), by)));
 
         let mut names = Vec::new();
@@ -183,7 +183,6 @@ impl Session {
             jit,
             seen,
             hits: Hits::default(),
-            modules,
             watch,
             snapshot: Some(snapshot),
             rotation: None,

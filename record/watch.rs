@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
+use crate::modules::Modules;
 use crate::seen::Shared;
 
 /// Longest pause after records with nothing new: processes that start by the thousand, all of the same few programs,
@@ -31,6 +32,9 @@ impl Watch {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")?;
         let on = epoll::EventFlags::IN;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), on).context("epoll")?;
+        if let Some(fd) = seen.lock().modules.as_ref().and_then(Modules::fd) {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
+        }
         for ring in seen.lock().sideband.iter().flat_map(|s| &s.rings) {
             // Edge-triggered: who drains a ring does not say so to the event.
             epoll::add(&epoll, ring, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;

@@ -10,8 +10,8 @@ use std::process::Command;
 
 use bpfrec_analyze::symbols::elf::Elf;
 use bpfrec_format::{EndReason, Registry, SegmentIds, SegmentWriter};
-use common::Builder;
 use common::program::{Dir, address, compile, map, sample, strip};
+use common::{Builder, T0, V};
 
 const C: &str = "
     __attribute__((noinline)) static int hidden(int x) { __asm__ volatile(\"\" : \"+r\"(x)); return x * 3; }
@@ -155,6 +155,36 @@ fn bundle_is_what_perf_and_symfs_read() {
     let said = ok(&["bundle", &case.trace, "-o", &case.path("none")], &case.dir.0);
     let id = &case.elf.build_id;
     assert!(said.contains(&format!("not packed: {path} (build id {id}): no file here has this build id")), "{said}");
+}
+
+#[test]
+fn a_bundle_has_the_kernels_functions() {
+    let dir = Dir::new();
+    let id = "00112233445566778899aabbccddeeff00112233";
+    let mut b = Builder::with(Registry::default(), &[("kernel_build_id", id)]);
+    for (addr, name, module) in
+        [(0x1000, "_text", ""), (0x1000, "_stext", ""), (0x1100, "vfs_read", ""), (0x9000, "mod_work", "mod")]
+    {
+        let text = [("name", V::T(name)), ("module", V::T(module))];
+        b.row("kernel_symbol", &[&[("addr", V::N(addr)), ("type", V::N(b't'.into()))][..], &text].concat());
+    }
+    b.row("stack", &[("ts_ns", V::N(T0)), ("stack_id", V::N(1)), ("frames", V::L(&[0x1104]))]);
+    let (trace, out, tar) = (dir.path("t.bpr"), dir.path("bundle"), dir.path("b.tar"));
+    fs::write(&trace, b.bytes()).unwrap();
+    for to in [&out, &tar] {
+        let said = ok(&["bundle", trace.to_str().unwrap(), "-o", to.to_str().unwrap()], &dir.0);
+        assert!(said.contains(&format!("[kernel.kallsyms] (build id {id}): kallsyms")), "{said}");
+    }
+    let unpacked = dir.path("unpacked");
+    tar::Archive::new(&fs::read(&tar).unwrap()[..]).unpack(&unpacked).unwrap();
+    for dir in [out, unpacked] {
+        // As perf looks for it, and where `perf archive` puts it.
+        let text = fs::read_to_string(dir.join(".build-id/00").join(&id[2..]).join("kallsyms")).unwrap();
+        let expected = "0000000000001000 t _stext\n0000000000001000 t _text\n0000000000001100 t vfs_read\n\
+                        0000000000009000 t mod_work\t[mod]\n";
+        assert_eq!(text, expected);
+        assert!(dir.join("[kernel.kallsyms]").join(id).join("kallsyms").is_file());
+    }
 }
 
 #[test]

@@ -82,6 +82,19 @@ impl Elf {
         self.segments.iter().any(|s| s.is_code() && s.len > 0)
     }
 
+    /// Address of a symbol.
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let cache = ReadCache::new(File::open(&self.path).ok()?);
+        let file = object::File::parse(&cache).ok()?;
+        file.symbols().find(|s| s.name() == Ok(name)).map(|s| s.address())
+    }
+
+    /// Bytes of a section.
+    pub fn section_len(&self, name: &str) -> Option<u64> {
+        let cache = ReadCache::new(File::open(&self.path).ok()?);
+        Some(object::File::parse(&cache).ok()?.section_by_name(name)?.size())
+    }
+
     /// Its functions. `Err`: why they cannot be read.
     pub fn functions(&self) -> Result<Functions, String> {
         let mut functions = Functions::default();

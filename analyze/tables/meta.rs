@@ -13,16 +13,18 @@ use crate::parquet_file::{self as parquet, Output, TableFile, Type};
 use crate::pipeline::Reading;
 use crate::slab::EventTable;
 use crate::symbols::Symbols;
+use crate::tasks::NAMESPACES;
 
 /// Version of all tables. Columns are only ever added; what changes their meaning raises it.
 const SCHEMA_VERSION: i32 = 1;
 
 /// Names of these tables.
-pub const NAMES: [&str; 6] = ["task", "cgroup", "mapping", "clock", "loss", "trace"];
+pub const NAMES: [&str; 7] = ["task", "task_namespaces", "cgroup", "mapping", "clock", "loss", "trace"];
 
 /// Writes them all.
 pub fn write(meta: &Meta, reading: &Reading, symbols: &Symbols, output: &dyn Output) -> Result<()> {
     tasks(meta, output)?;
+    moves(meta, output)?;
     cgroups(meta, output)?;
     mappings(meta, output)?;
     clocks(meta, output)?;
@@ -54,6 +56,7 @@ fn tasks(meta: &Meta, output: &dyn Output) -> Result<()> {
         ("start_ts", Type::BigInt),
         ("end_ts", Type::BigInt),
         ("cgroup_id", Type::BigInt),
+        ("mnt_ns", Type::BigInt),
     ]);
     let mut file = TableFile::ordered(output, "task", &columns, &["task_id"])?;
     let t = meta.tasks.all();
@@ -70,7 +73,24 @@ fn tasks(meta: &Meta, output: &dyn Output) -> Result<()> {
         parquet::big_ints(t.iter().map(|t| meta.clock.unix_ns(t.start_ns))),
         parquet::some_big_ints(t.iter().map(|t| t.end_ns.map(|ns| meta.clock.unix_ns(ns)))),
         parquet::big_ints(t.iter().map(|t| t.cgroup_id as i64)),
+        parquet::big_ints(t.iter().map(|t| t.mount_ns(u64::MAX).into())),
     ])?;
+    file.finish()
+}
+
+fn moves(meta: &Meta, output: &dyn Output) -> Result<()> {
+    let mut list = vec![("ts", Type::BigInt), ("ts_mono", Type::BigInt), ("tid", Type::BigInt), ("pid", Type::BigInt)];
+    list.extend(NAMESPACES.map(|name| (name, Type::BigInt)));
+    let mut file = TableFile::ordered(output, "task_namespaces", &columns(&list), &["ts_mono", "tid"])?;
+    let moves = meta.tasks.moves();
+    let mut arrays = vec![
+        parquet::big_ints(moves.iter().map(|m| meta.clock.unix_ns(m.ts_ns))),
+        parquet::big_ints(moves.iter().map(|m| m.ts_ns as i64)),
+        parquet::big_ints(moves.iter().map(|m| m.tid.into())),
+        parquet::big_ints(moves.iter().map(|m| m.pid.into())),
+    ];
+    arrays.extend((0..NAMESPACES.len()).map(|of| parquet::big_ints(moves.iter().map(|m| m.inodes[of].into()))));
+    file.write(arrays)?;
     file.finish()
 }
 

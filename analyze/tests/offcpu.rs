@@ -303,6 +303,24 @@ fn losses_and_missing_stacks_are_said() {
 }
 
 #[test]
+fn whom_an_interrupt_hit_is_no_waker() {
+    let items = [("sources", "offcpu"), ("offcpu_interrupts", "told")];
+    let mut b = Builder::with(Registry::default(), &items);
+    b.task(60, 60, "db").task(70, 70, "web");
+    for (end, flags) in [(30, 32), (60, 0)] {
+        let woken = [("prev_state", 1), ("waker_tid", 70), ("waker_pid", 70), ("queued_ns", MS), ("flags", flags)];
+        off(&mut b, "offcpu_wait", 60, end * MS, 10 * MS, &woken);
+    }
+    let trace = b.trace();
+    let all = json(&trace, "wakeups", &[]);
+    assert_eq!((&all["count"], &all["by_interrupt"]), (&json!(2), &json!(1)));
+    let wakers: Vec<_> =
+        (0..2).map(|i| (&all["pairs"][i]["waker"]["comm"], &all["pairs"][i]["waker"]["pid"])).collect();
+    assert_eq!(wakers, [(&json!("[interrupt]"), &json!(0)), (&json!("web"), &json!(70))]);
+    assert!(report(&trace, "wakeups", &[], false).output.contains("# 1 of them came from interrupts\n"));
+}
+
+#[test]
 fn layout_of_wakeups() {
     let trace = waits().trace();
     let text = report(&trace, "wakeups", &[], false).output;
@@ -324,6 +342,7 @@ fn layout_of_wakeups() {
         27000  (2 wakeups, then 3000 us for a CPU)
 
 # 3 wakeups: 72.00 ms blocked before, 3.00 ms waiting for a CPU after
+# which of them came from interrupts is not in the trace: a waker may be whom one hit
 # without a wakeup: 1 preemptions, 200 short waits, 1 blocked to the end
 ";
     assert_eq!(text, expected);

@@ -400,4 +400,11 @@ fn a_million_stacks_of_ten_thousand_addresses() {
     let (distinct, frames) = (symbols.frames.len() as f64, 12.0 * STACKS as f64);
     let seconds = took.as_secs_f64();
     eprintln!("{STACKS} stacks, {distinct} distinct places: {seconds:.2} s, {:.0} frames a second", frames / seconds);
+    // Lookups alone, of the same addresses in one table of functions.
+    let begin = std::time::Instant::now();
+    let found = (0..100).flat_map(|_| &addresses).filter(|addr| functions.lookup(**addr).is_some()).count();
+    let seconds = begin.elapsed().as_secs_f64();
+    let (rate, all) = (100.0 * addresses.len() as f64 / seconds, functions.len());
+    eprintln!("lookups alone, {all} functions: {rate:.0} addresses a second and thread");
+    assert!(found > 90 * addresses.len(), "{found}");
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use bpfrec_analyze::bundle::{Bundle, Item, bundle};
+use bpfrec_analyze::bundle::{Bundle, Item, Kernel, bundle, place};
 use bpfrec_analyze::{Meta, symbols};
 
 use super::names::NameArgs;
@@ -64,6 +64,9 @@ pub fn run(args: BundleArgs) -> anyhow::Result<u8> {
         })?,
     }
     super::to_stdout(|out| {
+        if let Some(kernel) = &bundle.kernel {
+            writeln!(out, "{} (build id {}): kallsyms", Kernel::NAME, kernel.build_id)?;
+        }
         for item in &bundle.items {
             let files: Vec<&str> = item.files().map(|(name, _)| name).collect();
             writeln!(out, "{} (build id {}): {}", shown(&item.path), item.build_id, files.join(", "))?;
@@ -98,13 +101,31 @@ fn to_directory(bundle: &mut Bundle, output: &Path) -> anyhow::Result<()> {
                 changed.push(format!("{}: {} was replaced while it was read", item.path, file.display()));
             }
         }
-        if fs::symlink_metadata(&link).is_ok() {
-            fs::remove_file(&link).with_context(|| format!("{} cannot be replaced", link.display()))?;
-        }
-        symlink(&item.link_target(), &link).with_context(|| format!("{} cannot be made", link.display()))?;
+        link_anew(&item.link_target(), &link)?;
     }
     bundle.missing.extend(changed);
+    if let Some(kernel) = &bundle.kernel {
+        let (folder, link) = place(Kernel::NAME, &kernel.build_id);
+        let (folder, at) = (output.join(&folder), output.join(&link));
+        for dir in [&folder, &at.parent().unwrap_or(output).to_path_buf()] {
+            fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        }
+        let file = folder.join("kallsyms");
+        fs::write(&file, &kernel.kallsyms).with_context(|| format!("{} cannot be written", file.display()))?;
+        link_anew(&kernel_target(kernel), &at)?;
+    }
     Ok(())
+}
+
+fn link_anew(target: &Path, link: &Path) -> anyhow::Result<()> {
+    if fs::symlink_metadata(link).is_ok() {
+        fs::remove_file(link).with_context(|| format!("{} cannot be replaced", link.display()))?;
+    }
+    symlink(target, link).with_context(|| format!("{} cannot be made", link.display()))
+}
+
+fn kernel_target(kernel: &Kernel) -> PathBuf {
+    Path::new("../..").join(place(Kernel::NAME, &kernel.build_id).0)
 }
 
 #[cfg(unix)]
@@ -120,14 +141,24 @@ fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
 fn to_tar<W: Write>(bundle: &Bundle, out: W) -> anyhow::Result<W> {
     let mut tar = tar::Builder::new(out);
     tar.follow_symlinks(false);
+    let header = |kind: tar::EntryType, bytes: u64, mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(bytes);
+        header.set_mode(mode);
+        header.set_mtime(0);
+        header
+    };
+    if let Some(kernel) = &bundle.kernel {
+        let (folder, link) = place(Kernel::NAME, &kernel.build_id);
+        tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), link, kernel_target(kernel))?;
+        let text = kernel.kallsyms.as_bytes();
+        let mut file = header(tar::EntryType::Regular, text.len() as u64, 0o644);
+        tar.append_data(&mut file, folder.join("kallsyms"), text)?;
+    }
     for item in &bundle.items {
         let add = |tar: &mut tar::Builder<W>, item: &Item| -> std::io::Result<()> {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_size(0);
-            header.set_mode(0o777);
-            header.set_mtime(0);
-            tar.append_link(&mut header, item.link(), item.link_target())?;
+            tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), item.link(), item.link_target())?;
             for (name, file) in item.files() {
                 tar.append_file(item.folder().join(name), &mut File::open(file)?)?;
             }

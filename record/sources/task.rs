@@ -1,6 +1,8 @@
 //! Tasks and cgroups that come and go. Always on, and loaded first: its object brings the maps that all share.
 
 use anyhow::Result;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Typedef;
 
 use crate::bpf::{self, Loaded, SharedMaps};
 use crate::layout::Config;
@@ -10,9 +12,11 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/task.skel.rs"));
 }
 
-/// Loads the programs.
-pub fn load(config: Config, shared: &mut SharedMaps) -> Result<Loaded> {
-    bpf::load(skel::TaskSkelBuilder::default(), config, shared, &|_| true)
+/// Loads the programs. A kernel without modules has no tracepoints for them.
+pub fn load(config: Config, shared: &mut SharedMaps, btf: &Btf<'_>) -> Result<Loaded> {
+    let has_modules = btf.type_by_name::<Typedef<'_>>("btf_trace_module_load").is_some();
+    let wanted = |program: &str| has_modules || !matches!(program, "module_load" | "module_free");
+    bpf::load(skel::TaskSkelBuilder::default(), config, shared, &wanted)
 }
 
 /// Attaches all of them, the iterator too. The iterator's link is the last one of `links`.

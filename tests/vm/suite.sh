@@ -75,6 +75,30 @@ else
     not_ok "block" "null_blk does not load"
 fi
 
+# ---- a module that is there for a moment: its functions have names although it is gone by the end
+modprobe -r null_blk 2>/dev/null
+# shellcheck disable=SC2016
+if record module.bpr -e profile -F 999 -- sh -c '
+    modprobe null_blk nr_devices=1 queue_mode=2 irqmode=0 gb=1 bs=4096 submit_queues=1
+    dd if=/dev/zero of=/dev/nullb0 bs=64k count=300 oflag=direct 2>/dev/null
+    modprobe -r null_blk'; then
+    if grep -q null_blk /proc/modules; then not_ok "module" "it is still loaded"; fi
+    report profile module.bpr -f -K >module.txt
+    n=$(grep -cE ';null_[a-z_]+' module.txt)
+    expect "module: functions of one that is gone" "$(grep -c . module.txt) stacks, none with a name of it" [ "$n" -gt 0 ]
+    n=$(grep -cE '\[null_blk\]' module.txt)
+    expect "module: by their own names, not by its" "$n stacks" [ "$n" = 0 ]
+fi
+
+# ---- a kernel that hides its addresses: said at once, with the setting, and again by the reports
+restrict=$(cat /proc/sys/kernel/kptr_restrict)
+echo 2 >/proc/sys/kernel/kptr_restrict
+"$here/bpfrec" record -e profile -F 99 -o hidden.bpr -- ./burn 2 >hidden.out 2>&1
+echo "$restrict" >/proc/sys/kernel/kptr_restrict
+expect "hidden addresses: the recorder warns" "$(tail -n 3 hidden.out)" grep -q 'sysctl kernel.kptr_restrict=1' hidden.out
+report profile hidden.bpr -K >hidden.txt
+expect "hidden addresses: the report says why" "$(tail -n 5 hidden.txt)" grep -q 'kernel.kptr_restrict=2' hidden.txt
+
 # ---- sched: a hundred sleeps are a hundred waits
 # shellcheck disable=SC2016
 if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
@@ -104,6 +128,16 @@ if record offcpu.bpr -e offcpu -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleepe
     "$here/bpfrec" info offcpu.bpr >offcpu.info 2>>$dir/errors
     n=$(sed -n 's/^kernel stacks of offcpu.* \([0-9]*\) wrong.*/\1/p' offcpu.info)
     expect "offcpu: no remembered stack is wrong" "$(grep stacks offcpu.info)" [ "$n" = 0 ]
+    # A timer's interrupt ends a sleep, and the kernel says so.
+    "$here/bpfrec" report wakeups offcpu.bpr --json --pid "$pid" 2>>$dir/errors | tr -d ' \n' >wakeups.json
+    n=$(sed -n 's/.*"by_interrupt":\([0-9]*\).*/\1/p' wakeups.json)
+    if grep -q '^offcpu_interrupts *told' offcpu.info; then
+        expect "wakeups: sleeps are ended by interrupts" "$n by interrupts" between 95 "${n:-0}" 130
+    else
+        # 5.10 has no type of the variable that tells.
+        report wakeups offcpu.bpr >wakeups.txt
+        expect "wakeups: interrupts cannot be told" "$(tail -n 4 wakeups.txt)" grep -q 'from interrupts is not in the trace' wakeups.txt
+    fi
     n=$(grep -c '"offcpu_open"' offcpu.json)
     expect "offcpu: threads that are still off the CPU" "$n" between 10 "$n" 1000
     echo "# $(grep -E 'offcpu_threads|stacks of offcpu' offcpu.info | tr '\n' ';' | tr -s ' ')"
