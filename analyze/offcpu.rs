@@ -83,6 +83,11 @@ impl Off {
         self.state != 0 && (self.queued_ns > 0 || self.waker_tid != 0)
     }
 
+    /// Whether an interrupt woke it: then the waker is only whom that hit.
+    pub fn is_woken_by_interrupt(&self) -> bool {
+        self.flags & offcpu_flag::WAKER_INTERRUPT != 0
+    }
+
     /// Whether a stack of its own was remembered, not walked: the kernel's, the user's.
     pub fn remembered(&self) -> [bool; 2] {
         [offcpu_flag::KERNEL_REMEMBERED, offcpu_flag::USER_REMEMBERED].map(|bit| self.flags & bit != 0)

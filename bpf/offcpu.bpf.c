@@ -17,7 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SHORT_SPAN_NS 1000000000ULL /* short waits of a thread are summed up for this long */
 #define SPACES 2
 
-enum { KERNEL_REMEMBERED = 1, BEGAN_BEFORE = 4, END_UNSEEN = 16 };
+enum { KERNEL_REMEMBERED = 1, BEGAN_BEFORE = 4, END_UNSEEN = 16, WAKER_INTERRUPT = 32 };
 
 /* A thread, as far as its waits go. */
 struct thread {
@@ -36,7 +36,7 @@ struct thread {
 	u32 waker_tid;
 	u32 waker_pid;
 	u32 seen; /* it has left the CPU or come back since the start */
-	u32 pad;
+	u32 waker_flags;
 	struct kernel_memo kernel[MEMOS];
 	struct user_known user;
 };
@@ -135,6 +135,7 @@ static __always_inline void fill_wait(struct offcpu_row *row, struct thread *t, 
 	} else if (t->woken_ns) {
 		/* A waker may come between the decision to sleep and the switch. */
 		row->queued_ns = ts_ns - (t->woken_ns > off_ns ? t->woken_ns : off_ns);
+		row->flags |= t->waker_flags;
 		row->waker_tid = t->waker_tid;
 		row->waker_pid = t->waker_pid;
 		row->waker_kernel_stack_id = t->waker_kernel_stack_id;
@@ -269,9 +270,7 @@ int BPF_PROG(offcpu_switch, bool preempt, struct task_struct *prev, struct task_
 	return 0;
 }
 
-/* Where the wakeup is asked for: sched_wakeup may come on the CPU that it is sent to. */
-SEC("tp_btf/sched_waking")
-int BPF_PROG(offcpu_waking, struct task_struct *task)
+static __always_inline int waking(void *ctx, struct task_struct *task, bool told)
 {
 	u64 pid_tgid, ts_ns, exec_id;
 	struct task_struct *waker;
@@ -288,6 +287,7 @@ int BPF_PROG(offcpu_waking, struct task_struct *task)
 		t->prev_state = task_state(task);
 	t->waker_tid = pid_tgid;
 	t->waker_pid = pid_tgid >> 32;
+	t->waker_flags = told && in_interrupt() ? WAKER_INTERRUPT : 0;
 	t->woken_ns = ts_ns;
 	if (cfg.waker_stacks) {
 		waker = (void *)bpf_get_current_task();
@@ -298,6 +298,20 @@ int BPF_PROG(offcpu_waking, struct task_struct *task)
 			t->waker_user_stack_id = stack_id(ctx, SOURCE_OFFCPU, true, pid_tgid >> 32, exec_id, ts_ns);
 	}
 	return 0;
+}
+
+/* Where the wakeup is asked for: sched_wakeup may come on the CPU that it is sent to. */
+SEC("tp_btf/sched_waking")
+int BPF_PROG(offcpu_waking, struct task_struct *task)
+{
+	return waking(ctx, task, false);
+}
+
+/* In its place on kernels that tell of interrupts. */
+SEC("tp_btf/sched_waking")
+int BPF_PROG(offcpu_waking_told, struct task_struct *task)
+{
+	return waking(ctx, task, true);
 }
 
 SEC("tp_btf/sched_process_fork")

@@ -39,6 +39,8 @@ pub const KIND: ReportKind = ReportKind {
 
 /// Parts the woken from who woke it, as in BCC's offwaketime.
 const BETWEEN: &str = "--";
+/// Who woke a thread that was woken by an interrupt, hard or soft.
+const INTERRUPT: &str = "[interrupt]";
 /// Who woke a thread whose wakeup was not seen.
 const NOT_SEEN: &str = "[wakeup not seen]";
 
@@ -74,6 +76,7 @@ pub struct Wakeups {
     sums: FxHashMap<Key, Sum>,
     total: Sum,
     not_seen: u64,
+    by_interrupt: u64,
     /// Without a wakeup: preempted, short, blocked to the end.
     without: [u64; 3],
     pairing: Option<Pairing>,
@@ -91,6 +94,7 @@ impl Wakeups {
             sums: FxHashMap::default(),
             total: Sum::default(),
             not_seen: 0,
+            by_interrupt: 0,
             without: [0; 3],
             pairing: None,
         })
@@ -119,11 +123,14 @@ impl Wakeups {
             return;
         }
         let woken_ns = off.woken_ns();
-        let waker = match off.is_woken() {
-            true => self.names.of(&meta.tasks, off.waker_tid, woken_ns),
-            false => self.names.number(NOT_SEEN),
+        // The thread that an interrupt hit, and its user stack, have no part in it.
+        let (waker, pid, user) = match off.is_woken() {
+            true if off.is_woken_by_interrupt() => (self.names.number(INTERRUPT), 0, 0),
+            true => (self.names.of(&meta.tasks, off.waker_tid, woken_ns), off.waker_pid, off.waker_user),
+            false => (self.names.number(NOT_SEEN), off.waker_pid, off.waker_user),
         };
-        let waker = Who { pid: off.waker_pid, comm: waker, stacks: self.show.pair(off.waker_kernel, off.waker_user) };
+        self.by_interrupt += if off.is_woken_by_interrupt() { sum.count } else { 0 };
+        let waker = Who { pid, comm: waker, stacks: self.show.pair(off.waker_kernel, user) };
         let comm = self.names.of(&meta.tasks, off.tid, off.end_ns);
         let target = Who { pid: off.pid, comm, stacks: self.show.pair(off.kernel, off.user) };
         self.not_seen += if off.is_woken() { 0 } else { sum.count };
@@ -237,6 +244,7 @@ impl Report for Wakeups {
             "blocked_ns": self.total.blocked_ns,
             "queued_ns": self.total.queued_ns,
             "not_seen": self.not_seen,
+            "by_interrupt": self.by_interrupt,
             "without_wakeup": {"preempted": preempted, "short": short, "open": open},
             "unpaired": super::unpaired_json(&unpaired),
             "pairs": self.sorted().into_iter().map(pair).collect::<Vec<_>>(),
@@ -254,6 +262,11 @@ impl Report for Wakeups {
         }
         if self.not_seen > 0 {
             notes.push(format!("{} of them were not seen, only that the thread ran again", count(self.not_seen)));
+        }
+        if self.by_interrupt > 0 {
+            notes.push(format!("{} of them came from interrupts", count(self.by_interrupt)));
+        } else if self.has_stacks() && context.meta.item("offcpu_interrupts") != "told" {
+            notes.push("which of them came from interrupts is not in the trace: a waker may be whom one hit".into());
         }
         let [preempted, short, open] = self.without.map(count);
         if self.without != [0; 3] {

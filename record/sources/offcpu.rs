@@ -1,10 +1,13 @@
 //! Waits of threads, with their stacks.
 
 use std::cell::Cell;
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read};
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::Iter;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Var;
 
 use super::{Context, Source, is_wanted};
 use crate::bpf::{self, Loaded, SharedMaps};
@@ -20,6 +23,21 @@ mod skel {
 pub struct Offcpu {
     /// Whether the kernel keeps our state of a thread with the thread.
     task_storage: Cell<bool>,
+    /// Whether the kernel tells of interrupts.
+    interrupts: Cell<bool>,
+}
+
+/// Programs for a wakeup: on kernels that do not tell of interrupts, and on others.
+const WAKINGS: [&str; 2] = ["offcpu_waking", "offcpu_waking_told"];
+
+/// Whether the kernel tells that a CPU serves an interrupt: `in_interrupt` of `bpf/fixes.bpf.h`. The variable must be known
+/// by its type and, for a program that names it to be taken, also be in the list of symbols, which may lack all data.
+fn tells_interrupts(btf: &Btf<'_>) -> bool {
+    let names = ["__preempt_count", "pcpu_hot"];
+    let Some(name) = names.iter().find(|name| btf.type_by_name::<Var<'_>>(name).is_some()) else { return false };
+    let Ok(list) = File::open("/proc/kallsyms") else { return false };
+    let is_it = |line: &[u8]| line.split(|b| b.is_ascii_whitespace()).nth(2) == Some(name.as_bytes());
+    cfg!(target_arch = "x86_64") && BufReader::new(list).split(b'\n').map_while(Result::ok).any(|line| is_it(&line))
 }
 
 /// Programs that make the state of a thread in the kernel's task storage.
@@ -42,11 +60,14 @@ impl Source for Offcpu {
         // Whether tracing programs may use task storage (5.12) is not to be seen in the type information: try.
         config.task_storage = 1;
         self.task_storage.set(true);
-        let storage = bpf::load(skel::OffcpuSkelBuilder::default(), config, shared, &|_| true);
+        self.interrupts.set(tells_interrupts(context.btf));
+        let waking = self.waking();
+        let wanted = |program: &str| !WAKINGS.contains(&program) || program == waking;
+        let storage = bpf::load(skel::OffcpuSkelBuilder::default(), config, shared, &wanted);
         storage.or_else(|_| {
             config.task_storage = 0;
             self.task_storage.set(false);
-            let wanted = |program: &str| !MAKERS.contains(&program);
+            let wanted = |program: &str| !MAKERS.contains(&program) && wanted(program);
             bpf::load(skel::OffcpuSkelBuilder::default(), config, shared, &wanted)
         })
     }
@@ -65,7 +86,7 @@ impl Source for Offcpu {
             let mut nothing = Vec::new();
             Iter::new(&link)?.read_to_end(&mut nothing).context("cannot look at all threads")?;
         }
-        loaded.attach(&some(&["offcpu_waking"]))?;
+        loaded.attach(&some(&WAKINGS))?;
         loaded.attach(&some(&["offcpu_switch"]))?;
         let before = loaded.links.len();
         loaded.attach(&some(&[REST]))?;
@@ -80,6 +101,13 @@ impl Source for Offcpu {
             ("offcpu_min_wait_ns".into(), context.config.min_wait_ns.to_string()),
             ("offcpu_stacks".into(), stacks.into()),
             ("offcpu_threads".into(), threads.into()),
+            ("offcpu_interrupts".into(), if self.interrupts.get() { "told" } else { "not told" }.into()),
         ]
+    }
+}
+
+impl Offcpu {
+    fn waking(&self) -> &'static str {
+        WAKINGS[usize::from(self.interrupts.get())]
     }
 }
