@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TRACES: [&str; 5] =
-    ["burn-5.10.bpr", "killed-6.18.bpr", "mixed-6.18.bpr", "null-blk-6.1.bpr", "segments-6.1.bpr"];
+const TRACES: [&str; 6] =
+    ["burn-5.10.bpr", "killed-6.18.bpr", "memory-6.18.bpr", "mixed-6.18.bpr", "null-blk-6.1.bpr", "segments-6.1.bpr"];
 
-const REPORTS: [&str; 32] = [
+const REPORTS: [&str; 47] = [
     "summary",
     "runqlat",
     "runqlat -m",
@@ -32,7 +32,22 @@ const REPORTS: [&str; 32] = [
     "profile -f -U",
     "profile -f --from 100ms --to 300ms",
     "offcputime --top 5",
+    "offcputime -f --state 1",
+    "offcputime -P --top 3 --ended",
+    "offcputime --per-cgroup --top 2 -m 1000 -M 5000000",
+    "offcputime -K -u --top 3",
+    "memleak -z 600 -T 8",
+    "memleak -o 0 -T 3 --user",
+    "memleak --newer 300 --sort count -T 3 --user",
+    "memleak -z 24 -Z 24 -a --user",
+    "memleak --combined-only --kernel -z 4000 -T 2",
+    "memleak -P --user",
+    "memleak --per-cgroup -T 2 --running --user",
+    "memleak --user --from 500ms --to 1500ms",
     "wakeups --top 5",
+    "wakeups -K --top 3",
+    "wakeups -U --top 3 -d",
+    "wakeups -f --from 200ms --to 900ms",
     "wakeups -f --from 100ms --to 200ms",
     "cpudist",
     "cpudist -m",

@@ -102,7 +102,7 @@ static ALONE void wait_disk(void)
 	static int turn;
 
 	for (int i = 0; i < 4; i++)
-		if (call(SYS_pwrite64, file, (long)block, 65536, turn++ % 16 * 65536) != 65536)
+		if (call(SYS_pwrite64, file, (long)block, 262144, turn++ % 16 * 262144) != 262144)
 			exit(1);
 	STAY;
 }
@@ -223,7 +223,7 @@ ALONE int main(int argc, char **argv)
 		return 2;
 	rounds = atol(argv[1]);
 	file = open(argv[2], O_RDWR | O_CREAT | O_DIRECT, 0600);
-	block = aligned_alloc(4096, 65536);
+	block = aligned_alloc(4096, 262144);
 	if (file < 0 || !block || pipe(to_helper) || pipe(from_helper) || pipe(never)) {
 		perror(argv[2]);
 		return 1;
@@ -237,9 +237,9 @@ ALONE int main(int argc, char **argv)
 	AT(caller_two);
 	AT(help);
 	AT(wait_forever);
-	memset(block, 0x5a, 65536);
+	memset(block, 0x5a, 262144);
 	for (int i = 0; i < 16; i++)
-		if (pwrite(file, block, 65536, i * 65536) != 65536)
+		if (pwrite(file, block, 262144, i * 262144) != 262144)
 			return 1;
 	fsync(file);
 	pthread_create(&forever, NULL, wait_forever, NULL);
