@@ -31,7 +31,8 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
-/// Writes `parquet/*.parquet`, `profile.svg`, `offcpu.svg`, `memleak.svg` and `.txt`, `report.txt` and `views.sql` to `output`.
+/// Writes `report.html`, `parquet/*.parquet`, `profile.svg`, `offcpu.svg`, `memleak.svg` and `.txt`, `report.txt` and
+/// `views.sql` to `output`.
 pub fn analyze(
     trace: &Trace,
     meta: &Meta,
@@ -86,6 +87,10 @@ pub fn analyze(
     let mut text = String::new();
     let mut more = Vec::new();
     for (i, (kind, report)) in made.iter().enumerate() {
+        more.extend(report.files(&context)?);
+        if kind.name == "html" {
+            continue;
+        }
         let mut one = String::new();
         report.text(&context, &mut one);
         let notes = reports::notes_of(kind, report.as_ref(), &context);
@@ -93,7 +98,6 @@ pub fn analyze(
             let _ = writeln!(one, "# {note}");
         }
         let _ = writeln!(text, "{}== {}: {}\n\n{one}", if i > 0 { "\n" } else { "" }, kind.name, kind.about);
-        more.extend(report.files(&context)?);
         if summary == Some(i) {
             result.text = one;
         } else if kind.name == "memleak" {

@@ -46,6 +46,11 @@ impl Cell {
         Cell { name: format!("{}{mark}", frame.name), package }
     }
 
+    /// Its name, and whose code it is: 0 the kernel, 1 a library, 2 the program, 3 none of these.
+    pub(crate) fn parts(&self) -> (&str, u8) {
+        (&self.name, self.package as u8)
+    }
+
     /// A box that is no function.
     pub fn other(name: &str) -> Cell {
         Cell { name: name.into(), package: Package::Other }

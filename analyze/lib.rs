@@ -53,6 +53,7 @@ pub mod tables;
 pub mod views;
 
 mod error;
+mod page;
 pub mod text;
 mod view;
 

@@ -63,6 +63,11 @@ impl Losses {
         self.of_number(source as u16, window)
     }
 
+    /// Events of the source with this number that were lost.
+    pub(crate) fn of_source(&self, source: u16) -> u64 {
+        self.of_number(source, None)
+    }
+
     fn of_number(&self, source: u16, window: Option<(u64, u64)>) -> u64 {
         let mine = self.rows.iter().filter(|l| l.source == source && l.is_of_events());
         match window {

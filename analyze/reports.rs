@@ -3,6 +3,7 @@
 pub mod biolatency;
 pub mod cpudist;
 mod grouped;
+pub mod html;
 pub mod memleak;
 pub mod offcputime;
 pub mod profile;
@@ -40,6 +41,7 @@ pub const REPORTS: &[&ReportKind] = &[
     &wakeups::KIND,
     &cpudist::KIND,
     &memleak::KIND,
+    &html::KIND,
 ];
 
 /// A report that can be asked for.

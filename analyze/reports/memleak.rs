@@ -23,6 +23,7 @@ use crate::meta::Meta;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
 use group::{Group, Key};
+pub(crate) use rows::Grown;
 
 /// In the list of reports.
 pub const KIND: ReportKind = ReportKind {
@@ -226,6 +227,11 @@ impl Memleak {
         if self.addresses {
             self.shown.entry((kernel, section)).or_default().push((life.bytes, life.addr));
         }
+    }
+
+    /// Stacks with their growth, the largest first.
+    pub(crate) fn grown(&self, context: &Context<'_>) -> Vec<Grown> {
+        rows::grown(self, context)
     }
 
     /// The moment for which outstanding memory is told.

@@ -196,7 +196,7 @@ impl Offcputime {
     }
 
     /// What stands at the leaf for waits that are not like others.
-    fn mark(meta: &Meta, what: What) -> Option<String> {
+    pub(crate) fn mark(meta: &Meta, what: What) -> Option<String> {
         match what {
             What::Wait => None,
             What::Open => Some(OPEN.into()),

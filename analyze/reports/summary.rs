@@ -95,7 +95,7 @@ impl Summary {
 }
 
 /// `4`, or a list as `0-3,8`.
-fn cpu_count(text: &str) -> u64 {
+pub(crate) fn cpu_count(text: &str) -> u64 {
     if let Ok(n) = text.parse() {
         return n;
     }

@@ -7,7 +7,7 @@ use bpfrec_format::Source;
 use serde_json::{Value, json};
 
 use super::group::{Group, Outstanding};
-use super::growth::{self, Growth};
+use super::growth::{self, Growth, Verdict};
 use super::{By, Memleak, Sort};
 use crate::error::Result;
 use crate::flamegraph::{self, Cell, Line};
@@ -64,6 +64,54 @@ pub(super) fn sections(report: &Memleak, context: &Context<'_>) -> Vec<Section> 
         Section { kernel, id, first_ns, rows, total, estimate }
     };
     sections.into_iter().map(section).collect()
+}
+
+/// How a stack's memory grows.
+pub(crate) struct Grown {
+    pub(crate) kernel: bool,
+    pub(crate) op: u8,
+    /// Hash of its frames; its id where they are not known.
+    pub(crate) stack: u64,
+    /// Outstanding at the end.
+    pub(crate) bytes: u64,
+    pub(crate) bytes_per_s: f64,
+    pub(crate) verdict: &'static str,
+    pub(crate) grows: bool,
+    /// From samples.
+    pub(crate) estimate: bool,
+    /// Of `bytes`, what processes had when they ended.
+    pub(crate) ended: u64,
+    /// Of `bytes`, what may have been freed in a gap.
+    pub(crate) uncertain: u64,
+    /// A process of it.
+    pub(crate) pid: u32,
+    /// Functions, the innermost first.
+    pub(crate) names: Vec<String>,
+}
+
+/// All stacks, the largest first.
+pub(super) fn grown(report: &Memleak, context: &Context<'_>) -> Vec<Grown> {
+    let of = |group: &Group| {
+        let (growth, stack) = (group.growth(report, context), context.symbols().stack(group.key.stack));
+        let frames = group.frames(context).unwrap_or_default();
+        Grown {
+            kernel: group.key.kernel,
+            op: group.key.op,
+            stack: stack.map_or(group.key.stack, |s| s.id),
+            bytes: group.outstanding.all.bytes(),
+            bytes_per_s: growth.bytes_per_s,
+            verdict: growth.verdict.name(),
+            grows: growth.verdict == Verdict::Grows,
+            estimate: group.estimate,
+            ended: group.outstanding.ended.bytes(),
+            uncertain: group.outstanding.uncertain.bytes(),
+            pid: group.key.pid,
+            names: frames.into_iter().map(|f| f.name.clone()).collect(),
+        }
+    };
+    let mut all: Vec<Grown> = sections(report, context).iter().flat_map(|s| s.rows.iter().map(of)).collect();
+    all.sort_by_key(|g| Reverse(g.bytes));
+    all
 }
 
 impl Section {
