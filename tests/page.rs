@@ -171,7 +171,8 @@ fn events(b: &mut Builder) {
             let io = [("rq", rq), ("dev", 8 << 20), ("bytes", 4096), ("cmd_flags", random(2))];
             b.event(cpu, "block_issue", at, &[&mine[..], &io].concat());
             b.event(cpu, "block_complete", at + random(30 * MS), &[("rq", rq), ("bytes", 4096)]);
-            let wait = 1 + random(if random(9) == 0 { S } else { 5 * MS });
+            let most = if random(9) == 0 { S } else { 5 * MS };
+            let wait = 1 + random(most);
             if at - T0 > wait {
                 let off = [("wait_ns", wait), ("queued_ns", random(wait)), ("prev_state", 1), ("count", 1)];
                 b.event(cpu, "offcpu_wait", at, &[&mine[..], &off, &stacks].concat());

@@ -71,7 +71,10 @@ fn lost(seen: &Seen<'_>) -> Option<Finding> {
     let lost = meta.losses.all() + damage.events;
     let share = percent(lost, lost + meta.events);
     let share = if share < 0.01 { "less than 0.01".to_owned() } else { format!("{share:.2}") };
-    let mut text = format!("{} events were lost, {share} % of all: figures of that time are too small.", count(lost));
+    let mut text = match lost {
+        0 => "Figures may be too small.".to_owned(),
+        _ => format!("{} events were lost, {share} % of all: figures of that time are too small.", count(lost)),
+    };
     if damage.any() {
         text += " Parts of the file are damaged or missing.";
     }
@@ -86,7 +89,9 @@ impl Seen<'_> {
         let container = names.and_then(|n| n.runtime.as_ref().zip(n.container_id.as_ref()));
         let name = match container {
             Some((runtime, id)) => format!("Container {} ({runtime})", id.chars().take(12).collect::<String>()),
-            None => format!("Cgroup {path}"),
+            None if path.starts_with('/') => format!("Cgroup {path}"),
+            // Its path is not known: its number stands for it.
+            None => path.replace("cgroup", "Cgroup"),
         };
         (name, path)
     }

@@ -39,7 +39,7 @@ pub(super) fn second_mode(seen: &Seen<'_>) -> Vec<Finding> {
     }
     let one = |(dev, steps): (&u32, &BTreeMap<u16, u64>)| {
         let all: u64 = steps.values().sum();
-        let (valley, peak) = (all >= IOS).then(|| modes(steps)).flatten()?;
+        let valley = (all >= IOS).then(|| modes(steps)).flatten()?.0;
         let slow = gather.latency.by(|c| {
             (disk(c.what) == Some(*dev) && usize::from(c.more) / (16 / PARTS) >= valley)
                 .then_some((c.what, seen.pid(c.group)))
@@ -47,7 +47,7 @@ pub(super) fn second_mode(seen: &Seen<'_>) -> Vec<Finding> {
         let ((what, pid), most) = slow.iter().max_by_key(|(key, n)| (**n, **key)).map(|(k, n)| (*k, *n))?;
         let total: u64 = slow.values().sum();
         let name = seen.context.meta.disk(*dev);
-        let at = duration(longest_ns((peak * (16 / PARTS) + 1) as u16));
+        let at = duration(median(steps, (valley * (16 / PARTS)) as u16));
         let share = percent(total, all);
         let whose = match (gather.classes.all[what as usize], pid) {
             (Class::Io { op, .. }, Some(pid)) if percent(most, total) >= CULPRIT_PERCENT => {
@@ -64,6 +64,18 @@ pub(super) fn second_mode(seen: &Seen<'_>) -> Vec<Finding> {
         Some(Finding::new("io", 20.0 + share, text))
     };
     by_disk.iter().filter_map(one).take(2).collect()
+}
+
+/// About the median of what lies from a step on: the middle of its step.
+fn median(steps: &BTreeMap<u16, u64>, from: u16) -> u64 {
+    let total: u64 = steps.range(from..).map(|(_, n)| n).sum();
+    let mut seen = 0;
+    let mut steps = steps.range(from..);
+    let step = steps.find(|(_, n)| {
+        seen += **n;
+        2 * seen >= total
+    });
+    step.map_or(0, |(step, _)| longest_ns(step.saturating_sub(1)) / 2 + longest_ns(*step) / 2)
 }
 
 /// Where the valley before the slowest mode is, and that mode's peak, if there are two modes.

@@ -259,7 +259,7 @@ class App {
     const head = el("tr", {}, el("th", { scope: "col" }, { cgroup: "container", pid: "process", tid: "thread" }[this.by]),
       columns.map(([title]) => el("th", { scope: "col", "aria-sort": title === (sort && sort[0]) ? "descending" : "none" }, el("button", { type: "button", onclick: () => { this.sort = title; this.who(); } }, title))));
     const line = row => el("tr", { class: chosen(row) ? "chosen" : "", "data-name": name(row) },
-      el("th", { scope: "row" }, this.dot(row), el("button", { type: "button", class: "pick", title: "Compute the page for this", onclick: () => pick(row) }, name(row))),
+      el("th", { scope: "row" }, this.dot(row), el("button", { type: "button", class: "pick", title: "Compute the page for " + name(row), onclick: () => pick(row) }, name(row))),
       columns.map(([, value, text]) => { const v = value(row); return el("td", { class: v ? "" : "zero" }, v ? text(v) : "–"); }));
     const more = rows.length > ROWS && el("button", { type: "button", class: "more", onclick: () => { this.all = !this.all; this.who(); } }, this.all ? "Fewer" : `All ${count(rows.length)}`);
     $("who-table").replaceChildren(el("table", { class: "data" }, el("thead", {}, head), el("tbody", {}, shown.map(line))), more || "");

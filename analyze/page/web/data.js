@@ -43,7 +43,7 @@ class Recording {
   /** Which groups a part is of. A container includes those below it. */
   mask({ cgroup, pid, tid }) {
     const path = cgroup == null ? null : cgroup.replace(/\/+$/, "");
-    const inside = this.cgroups.map(c => path === null || c.path === path || c.path.startsWith(path + "/") || path === "");
+    const inside = this.cgroups.map(c => path === null || c.path === path || c.path.startsWith(path + "/"));
     return Uint8Array.from(this.groups, g => inside[g.cgroup] && (pid == null || g.pid === pid) && (tid == null || g.tid === tid) ? 1 : 0);
   }
 
