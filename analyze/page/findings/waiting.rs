@@ -83,7 +83,7 @@ pub(super) fn machine(seen: &Seen<'_>) -> Vec<Finding> {
     let share = percent(gather.cpu.total(), cpus.saturating_mul(seen.duration_ns()));
     let all_recorded = meta.recorded.pids.is_none() && meta.recorded.cgroups.is_none();
     let whole = gather.filter.pid.is_none() && gather.filter.cgroups.is_none();
-    if share < BUSY_PERCENT || share > 101.0 || !all_recorded || !whole {
+    if !(BUSY_PERCENT..=101.0).contains(&share) || !all_recorded || !whole {
         return Vec::new();
     }
     let steps = gather.latency.by(|c| (gather.classes.all[c.what as usize] == Class::RunQueue).then_some(c.more));
