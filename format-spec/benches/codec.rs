@@ -61,8 +61,9 @@ fn codec(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let blocks = trace.blocks().filter(|(_, b)| b.header.block_type == BlockType::Events as u8);
-                let one = |(s, block)| trace.segments[s].1.read_fields(block, wanted).unwrap().tables.len();
-                blocks.map(one).sum::<usize>()
+                blocks
+                    .map(|(s, block)| trace.segments[s].1.read_fields(block, wanted).unwrap().tables.len())
+                    .sum::<usize>()
             });
         });
     };
