@@ -410,7 +410,7 @@ mod tests {
         let lives = (1..60).flat_map(|i: u64| {
             let tid = (i * 7 % 5 + 256 * (i % 2)) as u32;
             let begin = row(i * S, Said::Forked, tid, i * S, "a");
-            let end = (i % 3 > 0).then(|| row(i * S + S / 2, Said::Exited, tid, i * S, "a"));
+            let end = (!i.is_multiple_of(3)).then(|| row(i * S + S / 2, Said::Exited, tid, i * S, "a"));
             std::iter::once(begin).chain(end)
         });
         let t = tasks(lives.collect());
