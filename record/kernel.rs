@@ -1,10 +1,14 @@
 //! Facts about this host and its kernel, and the kernel's symbols.
 
-use std::fs;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bpfrec_format::Column::{Int, Text};
 use bpfrec_format::{Table, meta};
+
+const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Facts for the header of each segment.
 pub fn items() -> Vec<(String, String)> {
@@ -59,9 +63,19 @@ fn host_id(machine_id: &str) -> String {
     }
 }
 
-/// Functions of kernel, modules and BPF programs, by address. The second value is a warning when the kernel hides them.
-pub fn symbols() -> Result<(Table, Option<String>)> {
-    let text = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
+/// Functions of the kernel as they are now.
+pub struct Symbols {
+    /// Of kernel, modules and BPF programs, by address: kind `kernel_symbol`.
+    pub table: Table,
+    /// What to print when the kernel hides them.
+    pub warning: Option<String>,
+    /// Bytes of /proc/kallsyms that tell of the kernel itself, nearly: modules come behind them.
+    pub core_bytes: u64,
+}
+
+/// Reads them.
+pub fn symbols() -> Result<Symbols> {
+    let text = fs::read(KALLSYMS).context(KALLSYMS)?;
     let table = parse(&text);
     let warning = hidden(&table).map(|by| {
         format!(
@@ -69,12 +83,50 @@ pub fn symbols() -> Result<(Table, Option<String>)> {
              `sysctl kernel.kptr_restrict=1`, and record as root"
         )
     });
-    Ok((table, warning))
+    Ok(Symbols { table, warning, core_bytes: core_bytes(&text) })
 }
 
-/// Functions of some modules.
-pub fn symbols_of(wanted: &dyn Fn(&[u8]) -> bool) -> Result<Table> {
-    let all = parse(&fs::read("/proc/kallsyms").context("/proc/kallsyms")?);
+/// Where a line begins that is a few lines of the kernel itself before the first of a module: who read so far has made the kernel
+/// look at no module yet (it looks one line ahead: fs/seq_file.c, seq_read_iter).
+fn core_bytes(text: &[u8]) -> u64 {
+    const LINES_AHEAD: usize = 4;
+    let mut begins = VecDeque::from([0]);
+    for line in text.split_inclusive(|b| *b == b'\n') {
+        if line.contains(&b'[') {
+            break;
+        }
+        begins.push_back(begins.back().unwrap_or(&0) + line.len() as u64);
+        if begins.len() > LINES_AHEAD {
+            begins.pop_front();
+        }
+    }
+    begins[0]
+}
+
+/// /proc/kallsyms, read up to the modules: their functions can be had at once, where the whole takes the kernel a tenth of a
+/// second on a slow machine, and a module may live for less.
+pub struct Positioned(File);
+
+impl Positioned {
+    /// Reads so far.
+    pub fn new(core_bytes: u64) -> Result<Positioned> {
+        let mut file = File::open(KALLSYMS).context(KALLSYMS)?;
+        // Only whole reads of that many bytes: one byte more, and the kernel would look at the modules.
+        let read = io::copy(&mut (&mut file).take(core_bytes), &mut io::sink()).context(KALLSYMS)?;
+        ensure!(read == core_bytes, "{KALLSYMS} has only {read} of {core_bytes} bytes");
+        Ok(Positioned(file))
+    }
+}
+
+/// Functions of some modules, kind `kernel_symbol`; quickly with a file that has been read up to them.
+pub fn symbols_of(wanted: &dyn Fn(&[u8]) -> bool, positioned: Option<Positioned>) -> Result<Table> {
+    let mut file = match positioned {
+        Some(Positioned(file)) => file,
+        None => File::open(KALLSYMS).context(KALLSYMS)?,
+    };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).context(KALLSYMS)?;
+    let all = parse(&text);
     let [Int(addr), Int(kind), Text(name), Text(module)] = &all.columns[..] else { return Ok(all) };
     let mut table = Table::new(&meta::kind(meta::KERNEL_SYMBOL));
     for i in (0..all.rows()).filter(|i| wanted(module.get(*i))) {
@@ -125,6 +177,28 @@ mod tests {
         let notes = [one(b"Linux\0", 257, b"abcde"), one(b"GNU\0", 1, b"x"), one(b"GNU\0", 3, b"id!")].concat();
         assert_eq!(note(&notes).as_deref(), Some(&b"id!"[..]));
         assert_eq!((note(&notes[..notes.len() - 4]), note(b"")), (None, None));
+    }
+
+    #[test]
+    fn where_modules_come() {
+        let core: String = (0..9).map(|i| format!("{i:016x} T f{i}\n")).collect();
+        let line = core.len() as u64 / 9;
+        for more in ["", "0000000000000030 t b\t[mod]\n0000000000000040 t c\n"] {
+            assert_eq!(core_bytes(format!("{core}{more}").as_bytes()), 6 * line);
+        }
+        assert_eq!((core_bytes(b""), core_bytes(b"1 T a\n2 t b [m]\n")), (0, 0));
+    }
+
+    #[test]
+    fn what_is_behind_the_kernel_itself() {
+        let all = symbols().unwrap();
+        let some = |table: &Table| (0..table.rows()).map(|i| table.columns[0].ints()[i]).collect::<Vec<_>>();
+        let is_module = |module: &[u8]| !module.is_empty();
+        let whole = symbols_of(&is_module, None).unwrap();
+        let behind = symbols_of(&is_module, Some(Positioned::new(all.core_bytes).unwrap())).unwrap();
+        assert_eq!(some(&whole), some(&behind));
+        let rest = symbols_of(&|_| true, Some(Positioned::new(all.core_bytes).unwrap())).unwrap();
+        assert!(rest.rows() < whole.rows() + 10, "{} of {}", rest.rows(), all.table.rows());
     }
 
     #[test]

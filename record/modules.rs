@@ -13,8 +13,9 @@ use bpfrec_format::{Table, meta};
 use libbpf_rs::{MapCore, MapHandle, Object, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
+use crate::clock;
+use crate::kernel::{self, Positioned};
 use crate::layout::ModuleRecord;
-use crate::{clock, kernel};
 
 /// Time between two looks when nobody tells.
 const LOOK: Duration = Duration::from_secs(1);
@@ -23,11 +24,14 @@ const LOOK: Duration = Duration::from_secs(1);
 type List = FxHashMap<Vec<u8>, (u64, u64)>;
 
 /// What was loaded when it was last looked at, and what the kernel has told since.
+#[derive(Default)]
 pub struct Modules {
     known: List,
     looked_ns: u64,
     ring: Option<(MapHandle, RingBuffer<'static>)>,
     told: Arc<Mutex<Vec<ModuleRecord>>>,
+    core_bytes: u64,
+    functions: Option<Positioned>,
 }
 
 impl Modules {
@@ -46,7 +50,14 @@ impl Modules {
             let buffer = builder.build()?;
             ring = Some((map, buffer));
         }
-        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told })
+        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told, core_bytes: 0, functions: None })
+    }
+
+    /// Gets ready for the next module. `core_bytes`: see `kernel::Symbols`.
+    pub fn prepare(&mut self, core_bytes: u64) {
+        self.core_bytes = core_bytes;
+        // Without it the whole is read, as it must be where nobody tells.
+        self.functions = self.ring.as_ref().and_then(|_| Positioned::new(core_bytes).ok());
     }
 
     /// Can be read when the kernel has told something.
@@ -74,10 +85,14 @@ impl Modules {
             return Vec::new();
         }
         let before = std::mem::replace(&mut self.known, now);
-        self.compare(&before, &told, since)
+        let tables = self.compare(&before, &told, since);
+        if self.core_bytes > 0 && self.functions.is_none() {
+            self.prepare(self.core_bytes);
+        }
+        tables
     }
 
-    fn compare(&self, before: &List, told: &[ModuleRecord], since: u64) -> Vec<Table> {
+    fn compare(&mut self, before: &List, told: &[ModuleRecord], since: u64) -> Vec<Table> {
         let mut changes = Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE));
         // When it came or went, as far as that was told.
         let when =
@@ -89,7 +104,7 @@ impl Modules {
         let new: Vec<_> = self.known.iter().filter(|(name, place)| before.get(*name) != Some(place)).collect();
         let is_new = |name: &[u8]| new.iter().any(|(n, _)| n[..] == *name);
         // A list that cannot be read names nothing: then the modules themselves stand for their functions, below.
-        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new).ok() };
+        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new, self.functions.take()).ok() };
         let mut named: Vec<&[u8]> = Vec::new();
         if let Some([Int(addrs), _, Text(names), Text(modules)]) = symbols.as_ref().map(|s| &s.columns[..]) {
             for (i, addr) in addrs.iter().enumerate().filter(|(_, addr)| **addr != 0) {
@@ -161,7 +176,7 @@ mod tests {
     #[test]
     fn a_module_that_went() {
         let before = List::from_iter([(b"brief".to_vec(), (0x1000, 0x200))]);
-        let modules = Modules { known: List::default(), looked_ns: 5, ring: None, told: Arc::default() };
+        let mut modules = Modules { known: List::default(), looked_ns: 5, ..Modules::default() };
         for (said, at) in [(vec![], 5), (vec![told(4, false), told(9, true)], 9)] {
             let tables = modules.compare(&before, &said, 5);
             assert_eq!((tables[0].rows(), tables[0].columns[0].ints()), (1, &[at][..]));
@@ -171,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_module_that_was_gone_before_it_was_looked_at() {
-        let modules = Modules { known: List::default(), looked_ns: 5, ring: None, told: Arc::default() };
+        let mut modules = Modules { known: List::default(), looked_ns: 5, ..Modules::default() };
         let tables = modules.compare(&List::default(), &[told(7, false), told(8, true)], 5);
         assert_eq!(tables[0].columns[0].ints(), [7, 8]);
         assert_eq!(tables[0].columns[3].ints(), [0, 1]);

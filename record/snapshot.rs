@@ -38,9 +38,12 @@ impl Snapshot {
             tables.push((BlockType::KernelSymbols, modules));
         }
         match kernel::symbols() {
-            Ok((symbols, warning)) => {
-                tables.push((BlockType::KernelSymbols, symbols));
+            Ok(kernel::Symbols { table, warning, core_bytes }) => {
+                tables.push((BlockType::KernelSymbols, table));
                 warnings.extend(warning);
+                if let Some(modules) = &mut self.seen.lock().modules {
+                    modules.prepare(core_bytes);
+                }
             }
             Err(error) => warnings.push(format!("kernel frames will have no names: {error:#}")),
         }

@@ -62,7 +62,11 @@ fn browser() -> Result<(PathBuf, PathBuf), &'static str> {
 fn check(test: &str, trace: &Path, more: &[&str]) {
     let (python, chromium) = match browser() {
         Ok(found) => found,
-        Err(reason) => return writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap(),
+        Err(reason) => {
+            // Not eprintln, which the test harness captures.
+            let mut terminal = std::io::stderr();
+            return writeln!(terminal, "SKIPPED: {test}: {reason}").unwrap();
+        }
     };
     let dir = Dir::new(test);
     let page = dir.0.join("report.html");
