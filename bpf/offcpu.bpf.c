@@ -133,8 +133,10 @@ static __always_inline void fill_wait(struct offcpu_row *row, struct thread *t, 
 	if (!t->prev_state) {
 		row->queued_ns = row->wait_ns;
 	} else if (t->woken_ns) {
-		/* A waker may come between the decision to sleep and the switch. */
-		row->queued_ns = ts_ns - (t->woken_ns > off_ns ? t->woken_ns : off_ns);
+		/* A waker may come between the decision to sleep and the switch, and after the end of the recording. */
+		u64 from_ns = t->woken_ns > off_ns ? t->woken_ns : off_ns;
+
+		row->queued_ns = ts_ns > from_ns ? ts_ns - from_ns : 0;
 		row->flags |= t->waker_flags;
 		row->waker_tid = t->waker_tid;
 		row->waker_pid = t->waker_pid;

@@ -185,7 +185,10 @@ fn root_waits_add_up_by_thread_and_by_function() {
         assert!(if space["space"] == "kernel" { remembered > 0 } else { walked > 0 && remembered == 0 }, "{space}");
         // That these cannot be wrong is what keys and our own walk are for; here the kernel walked some as well.
         assert!(number(space, "checked") > 0, "{space}");
-        assert_eq!(number(space, "wrong"), 0, "{space}");
+        // In programs without frame pointers (others of this machine) the chain may lead through data that another thread changes between
+        // the two walks.
+        let allowed = if space["space"] == "user" { 1 + number(space, "checked") / 50 } else { 0 };
+        assert!(number(space, "wrong") <= allowed, "{space}");
     }
     // Whoever holds the lock wakes the waiter.
     let helper = truth["helper"].tid;
