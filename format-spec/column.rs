@@ -20,6 +20,10 @@ pub(crate) const FIXED: u8 = 4;
 pub(crate) const TEXT: u8 = 5;
 /// Lengths as varints, then all items, each a zigzag varint of the difference to the item before in its list.
 pub(crate) const LIST: u8 = 6;
+/// A field's number, then exceptions: all others are its values one row before. Read by `related.rs`.
+pub(crate) const SHIFT: u8 = 7;
+/// A field's number, then a varint for each value of its dictionary. Read by `related.rs`.
+pub(crate) const MAPPED: u8 = 8;
 
 /// Reads `rows` rows of type `ty` from `data`, all of which must be used. `budget` counts down the values that
 /// the block may still decode to, so that a few bytes cannot become gigabytes.
@@ -48,7 +52,7 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
             }
             Column::List(list)
         }
-        (Type::Text | Type::List, ..=LIST) | (_, TEXT | LIST) => {
+        (Type::Text | Type::List, ..=LIST | SHIFT | MAPPED) | (_, TEXT | LIST) => {
             return Err(Error::damaged(format!("column of {} has tag {tag}", ty.name())));
         }
         (_, CONST) => Column::Int(vec![take(&mut data)?; rows]),
@@ -85,7 +89,8 @@ pub fn decode(mut data: &[u8], ty: Type, rows: usize, budget: &mut usize) -> Res
     if data.is_empty() { Ok(column) } else { Err(Error::damaged("bytes after the end of a column")) }
 }
 
-fn spend(budget: &mut usize, values: usize) -> Result<()> {
+/// Takes `values` from what a block may still decode to.
+pub(crate) fn spend(budget: &mut usize, values: usize) -> Result<()> {
     *budget = budget
         .checked_sub(values)
         .ok_or_else(|| Error::damaged(format!("block decodes to more than {} values", crate::MAX_VALUES)))?;

@@ -19,6 +19,7 @@ pub mod meta;
 pub mod pack;
 pub mod reader;
 pub mod recover;
+mod related;
 pub mod section;
 pub mod table;
 pub mod trace;

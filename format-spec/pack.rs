@@ -8,8 +8,30 @@ use rustc_hash::FxHashMap;
 use crate::column::{CONST, DELTA, DICT, FIXED, LIST, TEXT, VARINT};
 use crate::error::Result;
 use crate::kind::{Field, Kind, Type};
+use crate::related::{self, From};
 use crate::table::{Column, Table};
 use crate::varint::{self, put, put_all, zigzag};
+
+/// An expression for each width of an unsigned integer; false for others.
+macro_rules! each_width {
+    ($width:expr, $n:ident => $e:expr) => {
+        match $width {
+            2 => {
+                const $n: usize = 2;
+                $e
+            }
+            4 => {
+                const $n: usize = 4;
+                $e
+            }
+            8 => {
+                const $n: usize = 8;
+                $e
+            }
+            _ => false,
+        }
+    };
+}
 
 /// Chunks for which a choice is kept.
 const KEPT: u8 = 16;
@@ -17,8 +39,23 @@ const KEPT: u8 = 16;
 /// Packs the chunks of a recording; remembers from one to the next.
 #[derive(Debug, Default)]
 pub struct Packer {
-    choices: FxHashMap<(u16, u16), Choice>,
+    kinds: FxHashMap<u16, Plan>,
     values: Vec<u64>,
+    /// Of this section, the numbers of columns that are stored as dictionaries, by field.
+    dicts: Vec<(usize, Vec<u8>)>,
+}
+
+/// What is known of a kind.
+#[derive(Debug)]
+struct Plan {
+    sources: Vec<Option<From>>,
+    choices: Vec<Choice>,
+}
+
+impl Plan {
+    fn new(kind: &Kind) -> Plan {
+        Plan { sources: related::sources(kind), choices: vec![Choice::default(); kind.fields.len()] }
+    }
 }
 
 /// What was chosen for a field.
@@ -29,24 +66,88 @@ struct Choice {
     left: u8,
     /// Bytes for 16 rows when it was chosen.
     bytes: usize,
+    /// Chunks for which it is not tried again whether the column follows from another.
+    alone: u8,
 }
 
 impl Packer {
+    /// A section of this kind begins: its fields come next, in their order.
+    pub(crate) fn section(&mut self, kind: &Kind) {
+        self.kinds.entry(kind.id).or_insert_with(|| Plan::new(kind));
+        self.dicts.clear();
+    }
+
     /// Appends a column of `rows` as they lie in memory: field `number` of `kind`.
     ///
     /// # Errors
     /// When the field does not fit the rows: a mistake in the schema.
     pub(crate) fn field(&mut self, kind: &Kind, number: usize, rows: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let field = &kind.fields[number];
+        let plan = self.kinds.entry(kind.id).or_insert_with(|| Plan::new(kind));
+        let choice = &mut plan.choices[number];
+        if let Some(from) = plan.sources[number] {
+            let told = match from {
+                From::By(by) => self.dicts.iter().any(|(field, _)| *field == by),
+                From::Before(_) => true,
+            };
+            if choice.alone > 0 {
+                choice.alone -= 1;
+            } else if told && follows(kind, number, from, rows, &self.dicts, out) {
+                return Ok(());
+            } else if told {
+                choice.alone = KEPT;
+            }
+        }
         if !gather(field, kind.row_size as usize, rows, &mut self.values) {
             let one = Kind { fields: vec![field.clone()], ..kind.clone() };
             column(&Table::from_rows(&one, rows)?.columns[0], out);
             return Ok(());
         }
-        let choice = self.choices.entry((kind.id, number as u16)).or_default();
-        ints(&self.values, choice, out);
+        let start = out.len();
+        let tells = plan.sources.contains(&Some(From::By(number)));
+        ints(&self.values, choice, tells, out);
+        // Its numbers are the last bytes.
+        if tells && out[start] == DICT {
+            self.dicts.push((number, out[out.len() - self.values.len()..].to_vec()));
+        }
         Ok(())
     }
+}
+
+/// Appends a column that follows from another; false when it does not.
+fn follows(kind: &Kind, number: usize, from: From, rows: &[u8], dicts: &[(usize, Vec<u8>)], out: &mut Vec<u8>) -> bool {
+    let size = kind.row_size as usize;
+    let cells = |number: usize| {
+        let field = &kind.fields[number];
+        let (at, end) = (usize::from(field.offset), usize::from(field.offset) + usize::from(field.width));
+        let fits = matches!(field.ty, Type::U16 | Type::U32 | Type::U64) && end <= size;
+        fits.then_some((at, usize::from(field.width)))
+    };
+    match (from, cells(number)) {
+        (From::By(by), Some((at, width))) => {
+            let Some((_, numbers)) = dicts.iter().find(|(field, _)| *field == by) else { return false };
+            each_width!(width, N => related::put_mapped(by, numbers, values::<N>(rows, at, size), out))
+        }
+        (From::Before(other), Some((at, width))) => match cells(other) {
+            Some((other_at, other_width)) if other_width == width => each_width!(width, N => related::put_shift(
+                other,
+                values::<N>(rows, at, size),
+                values::<N>(rows, other_at, size),
+                out,
+            )),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Unsigned integers of `N` bytes.
+fn values<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl ExactSizeIterator<Item = u64> {
+    rows.chunks_exact(size).map(move |row| {
+        let mut wide = [0; 8];
+        wide[..N].copy_from_slice(row[at..].first_chunk::<N>().unwrap_or(&[0; N]));
+        u64::from_le_bytes(wide)
+    })
 }
 
 /// The integers of a field; false for other types, and for a field that is not in the rows.
@@ -74,7 +175,7 @@ fn gather(field: &Field, size: usize, rows: &[u8], values: &mut Vec<u64>) -> boo
 /// Appends tag and data of `column`.
 pub fn column(column: &Column, out: &mut Vec<u8>) {
     match column {
-        Column::Int(values) => ints(values, &mut Choice::default(), out),
+        Column::Int(values) => ints(values, &mut Choice::default(), false, out),
         Column::Text(text) => {
             out.push(TEXT);
             put_lengths(&text.ends, out);
@@ -110,7 +211,8 @@ fn put_deltas(values: &[u64], out: &mut Vec<u8>) {
     );
 }
 
-fn ints(values: &[u64], choice: &mut Choice, out: &mut Vec<u8>) {
+/// `tells`: other columns may follow from a dictionary of this one, so it may be a little larger.
+fn ints(values: &[u64], choice: &mut Choice, tells: bool, out: &mut Vec<u8>) {
     let Some(&first) = values.first() else {
         out.push(VARINT);
         return;
@@ -134,15 +236,15 @@ fn ints(values: &[u64], choice: &mut Choice, out: &mut Vec<u8>) {
         }
         out.truncate(start);
     }
-    let tag = smallest(values);
+    let tag = smallest(values, tells);
     if !pack(tag, values, out) {
         pack(VARINT, values, out);
     }
-    *choice = Choice { tag, left: KEPT, bytes: (out.len() - start) * 16 / values.len() };
+    *choice = Choice { tag, left: KEPT, bytes: (out.len() - start) * 16 / values.len(), ..*choice };
 }
 
 /// The packing that takes the fewest bytes, by their number alone.
-fn smallest(values: &[u64]) -> u8 {
+fn smallest(values: &[u64], tells: bool) -> u8 {
     let (mut plain, mut delta, mut before) = (0usize, 0usize, 0u64);
     for &value in values {
         plain += varint::len(value);
@@ -150,9 +252,10 @@ fn smallest(values: &[u64]) -> u8 {
         before = value;
     }
     let smallest = plain.min(delta);
-    if smallest > values.len() + values.len() / 8
+    let more = if tells { values.len() / 4 } else { 0 };
+    if smallest + more > values.len() + values.len() / 8
         && let Some(dict) = Dict::of(values)
-        && dict.bytes + values.len() < smallest
+        && dict.bytes + values.len() < smallest + more
     {
         DICT
     } else if smallest >= 8 * values.len() {

@@ -13,6 +13,7 @@ use crate::column;
 use crate::error::{Error, Result};
 use crate::kind::{Field, Kind, Registry, Type};
 use crate::pack::{self, Packer};
+use crate::related::Stored;
 use crate::table::{Column, Table};
 use crate::varint;
 
@@ -44,6 +45,7 @@ pub fn encode_rows(kind: &Kind, rows: &[u8], packer: &mut Packer, out: &mut Vec<
     }
     let start = begin(kind.id, kind.fields.len() as u16, (rows.len() / size) as u32, out);
     let mut packed = Vec::new();
+    packer.section(kind);
     for number in 0..kind.fields.len() {
         packed.clear();
         packer.field(kind, number, rows, &mut packed)?;
@@ -172,23 +174,27 @@ fn raw(kind: &Kind, section: &Section<'_>, budget: &mut usize) -> Result<Table> 
 fn columns(kind: &Kind, section: &Section<'_>, budget: &mut usize, wanted: &dyn Fn(usize) -> bool) -> Result<Table> {
     let rows = section.rows as usize;
     let mut data = section.data;
-    let mut columns = Vec::with_capacity(kind.fields.len());
-    for i in 0..usize::from(section.columns) {
+    let mut stored = Stored { columns: Vec::with_capacity(kind.fields.len()), rows };
+    for _ in 0..section.columns {
         let len = varint::take(&mut data)?;
         let len = usize::try_from(len).ok().filter(|len| *len <= data.len());
         let len = len.ok_or_else(|| Error::damaged("column ends after its section"))?;
-        if let Some(field) = kind.fields.get(i).filter(|_| !wanted(i)) {
-            columns.push(Column::empty(field.ty));
-        } else if let Some(field) = kind.fields.get(i) {
-            columns.push(column::decode(&data[..len], field.ty, rows, budget).map_err(|e| match e {
-                Error::Damaged { what, .. } => Error::damaged(format!("{}.{}: {what}", kind.name, field.name)),
-                other => other,
-            })?);
-        }
+        stored.columns.push(&data[..len]);
         data = &data[len..];
     }
     if !data.is_empty() {
         return Err(Error::damaged("bytes after the last column of a section"));
+    }
+    let fields: Vec<_> = kind.fields.iter().take(stored.columns.len()).enumerate().collect();
+    let mut columns: Vec<_> = fields.iter().map(|(_, field)| Column::empty(field.ty)).collect();
+    // Those that are other columns a row later come last: the other one is there already, as a rule.
+    for late in [false, true] {
+        for (i, field) in fields.iter().filter(|(i, _)| wanted(*i) && stored.is(*i, column::SHIFT) == late) {
+            columns[*i] = stored.decode(*i, field.ty, &columns, budget).map_err(|e| match e {
+                Error::Damaged { what, .. } => Error::damaged(format!("{}.{}: {what}", kind.name, field.name)),
+                other => other,
+            })?;
+        }
     }
     for field in kind.fields.iter().skip(columns.len()) {
         *budget = budget.checked_sub(rows).ok_or_else(|| Error::damaged("too many values in a block"))?;

@@ -224,14 +224,15 @@ impl Watcher {
     fn run(&mut self, told: &Receiver<Told>) {
         let (mut looked, mut searched) = (Instant::now(), Instant::now());
         loop {
-            // With nobody to watch there is nothing to do until somebody comes.
-            let wait = if self.watched.is_empty() { Duration::MAX } else { TICK.saturating_sub(looked.elapsed()) };
+            // With nobody to watch there is nothing to do until somebody comes; most who could write names never do.
+            let tick = if self.watched.values().any(Watch::has_files) { TICK } else { SEARCH };
+            let wait = if self.watched.is_empty() { Duration::MAX } else { tick.saturating_sub(looked.elapsed()) };
             match told.recv_timeout(wait) {
                 Ok(told) => self.take(told),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if looked.elapsed() >= TICK {
+            if looked.elapsed() >= tick {
                 looked = Instant::now();
                 let search = searched.elapsed() >= SEARCH;
                 if search {

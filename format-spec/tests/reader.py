@@ -125,11 +125,12 @@ class Cursor:
         before = 0
         return [before := (before + (v >> 1 ^ -(v & 1))) & MASK for v in self.varints(n)]
 
-def column(data, ty, rows):
+def column(data, ty, rows, stored):
     c = Cursor(data)
     tag = c.take(1)[0]
-    if tag > 6:
+    if tag > 8:
         raise NotUnderstood(f"column tag {tag}")
+    need(tag < 7 or ty not in EMPTY, "tag of the type")
     need((ty == "text") == (tag == 5) and (ty == "list") == (tag == 6), "tag of the type")
     if tag == 0:
         out = [c.varint()] * rows
@@ -142,6 +143,18 @@ def column(data, ty, rows):
         out = [values[p] for p in picks]
     elif tag == 4:
         out = struct.unpack(f"<{rows}Q", c.take(8 * rows))
+    elif tag == 7:
+        other = stored[c.varint()]
+        need(other[0] != 7, "column that does not follow itself")
+        out, row = [0, *column(other, "u64", rows, stored)][:rows], 0
+        for _ in range(c.varint()):
+            row += c.varint()
+            out[row], row = c.varint(), row + 1
+    elif tag == 8:
+        other = stored[c.varint()]
+        need(other[0] == 3, "column with a dictionary")
+        values = c.varints(other[1] + 1)
+        out = [values[pick] for pick in (other[len(other) - rows:] if rows else b"")]
     else:
         lengths = c.varints(rows)
         need(tag == 5 or max(lengths, default=0) <= 1024, "list length")
@@ -164,7 +177,7 @@ def section(data, fields, encoding, count, rows):
         c = Cursor(data)
         stored = [c.take(c.varint()) for _ in range(count)]
         need(c.at == len(data), "end of the section")
-        out = [column(bytes, f["type"], rows) for bytes, f in zip(stored, fields)]
+        out = [column(bytes, f["type"], rows, stored) for bytes, f in zip(stored, fields)]
     elif encoding == 0:
         need(len(data) % rows == 0 and len(data) >= rows if rows else not data, "raw rows")
         out = [raw_field(data, f, rows, len(data) // max(rows, 1)) for f in fields]

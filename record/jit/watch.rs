@@ -64,6 +64,11 @@ impl Watch {
         }
     }
 
+    /// Whether it wrote anything that is worth a look.
+    pub fn has_files(&self) -> bool {
+        !(self.maps.is_empty() && self.dumps.is_empty())
+    }
+
     /// Looks for a perf map: under the innermost pid in the process's own root, under the host's pid on the host.
     pub fn search(&mut self, seen: &mut Seen) {
         for (root, pid) in [(0, self.ns_pid), (1, self.pid)] {
