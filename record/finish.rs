@@ -82,7 +82,9 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
+        self.steps.begin_names();
         self.write_symbols();
+        self.steps.end_names();
         self.checkpoint();
         let mut figures = self.figures();
         self.send(Message::Finish(reason));

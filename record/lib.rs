@@ -40,6 +40,7 @@ mod stacks;
 mod start;
 mod stats;
 mod status;
+mod steps;
 mod symbols;
 mod unwind;
 mod vdso;

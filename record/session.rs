@@ -26,6 +26,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::Attached;
 use crate::stats::Losses;
 use crate::status::Status;
+use crate::steps::DrainSteps;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Writer};
@@ -90,6 +91,8 @@ pub(crate) struct Session {
     pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    /// CPU time of this thread.
+    pub steps: DrainSteps,
     /// Runs of probes that the kernel left out, by source, and when they were last looked at.
     pub left_out: [u64; 16],
     pub losses_read_ns: u64,

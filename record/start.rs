@@ -28,6 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::{self, Attached, Context, Source};
 use crate::stats::Losses;
 use crate::status::Status;
+use crate::steps::DrainSteps;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
@@ -145,6 +146,7 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
+        items.push(("page_cache_bytes".into(), crate::output::PAGE_CACHE.to_string()));
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
         }
@@ -189,6 +191,7 @@ impl Session {
             iterator,
             losses,
             bpf_time,
+            steps: DrainSteps::begin(),
             left_out: [0; 16],
             losses_read_ns: clock::mono_ns(),
             writer,
