@@ -25,6 +25,8 @@ numbers! {
         WriteError = 5 "write error",
         /// Made by `recover` from a damaged or unfinished segment.
         Recovered = 6 "recovered",
+        /// It has the size that it was to have at most.
+        SizeLimit = 7 "size limit",
     }
 }
 
