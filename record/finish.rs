@@ -97,7 +97,21 @@ impl Session {
         match outcome.with_context(|| format!("{path}: writing failed; what was written before can be read"))? {
             Outcome::Whole => {
                 self.status.finish(figures, &path);
-                Ok(self.exit_code)
+                match reason {
+                    EndReason::DiskFull => {
+                        eprintln!(
+                            "bpfrec: {path}: as little is left on the disk as --keep-free allows; the recording is whole up to there"
+                        );
+                        Ok(DISK_FULL)
+                    }
+                    EndReason::SizeLimit => {
+                        self.status.say(&format!(
+                            "{path}: the file has the size that --max-size allows; the recording is whole up to there"
+                        ));
+                        Ok(self.exit_code)
+                    }
+                    _ => Ok(self.exit_code),
+                }
             }
             Outcome::DiskFull => {
                 self.status.finish(figures, &path);

@@ -54,8 +54,8 @@ impl DrainSteps {
     pub fn all(&self, writer: &WriterSteps) -> [u64; 7] {
         let names = self.names_from_ns.map_or(0, |from| self.names_to_ns.saturating_sub(from));
         let drain = thread_ns().saturating_sub(self.begin_ns + names);
-        let [encode, compress, write, all] =
-            [&writer.encode_ns, &writer.compress_ns, &writer.write_ns, &writer.all_ns].map(|n| n.load(Ordering::Relaxed));
+        let [encode, compress, write, all] = [&writer.encode_ns, &writer.compress_ns, &writer.write_ns, &writer.all_ns]
+            .map(|n| n.load(Ordering::Relaxed));
         [self.begin_ns, drain, encode, compress, write, all.saturating_sub(encode + compress + write), names]
     }
 }
