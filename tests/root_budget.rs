@@ -41,18 +41,26 @@ fn names(changes: &[(String, u64)]) -> Vec<&str> {
     changes.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// Rows of a kind that begin after `ts_ns`, and a moment: how many there are, how many have a stack in `field`.
-fn after(trace: &Path, kind: &str, field: &str, ts_ns: u64) -> (u64, u64) {
-    let (mut rows, mut with) = (0, 0);
+/// An event that has stacks, or a switch: kind, begin, kernel stack, user stack.
+struct Row(String, u64, u64, u64);
+
+fn rows(trace: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
     replay(trace, |event| {
-        // The user stack of a wait is of its begin.
-        let began = || event["ts_ns"].as_u64().unwrap() - event["wait_ns"].as_u64().unwrap_or(0);
-        if event["kind"] == kind && began() > ts_ns + 1_000_000 {
-            rows += 1;
-            with += u64::from(event[field].as_u64().is_some_and(|id| id > 0));
+        let kind = event["kind"].as_str().unwrap();
+        if ["offcpu_wait", "cpu_sample", "sched_switch"].contains(&kind) {
+            let number = |field: &str| event[field].as_u64().unwrap_or(0);
+            // The user stack of a wait is of its begin.
+            let began = number("ts_ns") - number("wait_ns");
+            rows.push(Row(kind.into(), began, number("kernel_stack_id"), number("user_stack_id")));
         }
     });
-    (rows, with)
+    rows
+}
+
+/// Those of a kind that begin between two moments; what comes while the page is told may be either.
+fn between<'a>(rows: &'a [Row], kind: &str, from: u64, to: u64) -> Vec<&'a Row> {
+    rows.iter().filter(|row| row.0 == kind && row.1 > from + 1_000_000 && row.1 < to).collect()
 }
 
 #[test]
@@ -118,16 +126,21 @@ fn root_beyond_all_help_everything_is_shed_and_nothing_of_it_is_recorded() {
     let since = |name: &str| shed.iter().find(|(n, _)| n == name).unwrap().1;
 
     // Before, there were stacks; after, events go on without them, and sources end one by one.
-    assert!(after(&trace, "offcpu_wait", "user_stack_id", 0).1 > 0);
-    let (rows, with) = after(&trace, "offcpu_wait", "user_stack_id", since("user stacks"));
-    assert!(rows > 0 && with == 0, "{with} of {rows} waits have a user stack that was shed");
-    let (rows, with) = after(&trace, "offcpu_wait", "kernel_stack_id", since("kernel stacks"));
-    assert!(rows > 0 && with == 0, "{with} of {rows} waits have a kernel stack that was shed");
+    let rows = rows(&trace);
+    let waits = |from: u64, to: u64| between(&rows, "offcpu_wait", from, to);
+    assert!(waits(0, since("user stacks")).iter().any(|row| row.2 > 0 && row.3 > 0));
+    let without_user = waits(since("user stacks"), since("offcpu"));
+    assert!(without_user.iter().any(|row| row.2 > 0) && without_user.iter().all(|row| row.3 == 0));
+    let without_any = waits(since("kernel stacks"), since("offcpu"));
+    assert!(!without_any.is_empty() && without_any.iter().all(|row| row.2 == 0 && row.3 == 0));
     for (source, kind) in [("offcpu", "offcpu_wait"), ("profile", "cpu_sample"), ("sched", "sched_switch")] {
-        let (all, left) = (after(&trace, kind, "", 0).0, after(&trace, kind, "", since(source)).0);
-        assert!(all > 0 && left == 0, "{left} of {all} rows of {kind} although {source} was shed");
+        let left = between(&rows, kind, since(source), u64::MAX).len();
+        assert!(left == 0, "{left} rows of {kind} although {source} was shed");
     }
-    assert!(after(&trace, "sched_switch", "", since("profile")).0 > 0, "sched goes on while profile is shed");
+    assert!(
+        !between(&rows, "sched_switch", since("profile"), since("sched")).is_empty(),
+        "sched goes on without profile"
+    );
 }
 
 #[test]
