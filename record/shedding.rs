@@ -1,7 +1,9 @@
 //! Keeps a recording within its budget: measures each second, gives up or takes back what the controller says, tells the
 //! BPF programs and the file.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +21,8 @@ use crate::{clock, stats};
 
 /// What is still written after the last look at the disk has room in this, or in a quarter of what is free.
 const MARGIN: u64 = 16 << 20;
+/// Bytes in the file of a message that waits for the writer.
+const QUEUED: u64 = 64 << 10;
 
 /// `struct shed` of `bpf/shed.bpf.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +93,24 @@ impl Disk {
     }
 }
 
+/// How much a file grew in the last second.
+#[derive(Debug, Default)]
+struct Growth(VecDeque<(Duration, u64)>);
+
+impl Growth {
+    /// Takes in the size now, and returns the growth. What a file begins with is no sign of what follows.
+    fn add(&mut self, now: Duration, bytes: u64) -> u64 {
+        if now < FIRST_LOOK / 2 {
+            return 0;
+        }
+        self.0.push_back((now, bytes));
+        while self.0.len() > 2 && now.saturating_sub(self.0[1].0) >= Duration::from_secs(1) {
+            self.0.pop_front();
+        }
+        bytes - self.0[0].1.min(bytes)
+    }
+}
+
 /// A budget and how it is kept.
 pub struct Budget {
     cpu_ppm: Option<u64>,
@@ -96,6 +118,7 @@ pub struct Budget {
     /// Size at which the events end: what follows them has room behind it.
     size_bytes: Option<u64>,
     disk: Option<Disk>,
+    growth: Growth,
     controller: Controller,
     meter: Meter,
     /// When offcpu was last taken up again.
@@ -122,6 +145,7 @@ impl Budget {
             rss_bytes: args.max_rss,
             size_bytes,
             disk: args.keep_free.map(|keep| Disk::new(folder(args), keep)).transpose()?,
+            growth: Growth::default(),
             controller: Controller::new(Step::of(sources)),
             meter: Meter::new(cpus),
             since_ns: 0,
@@ -226,7 +250,7 @@ impl Session {
             measures.extend(value.map(|value| Measure::cpu(value, limit)));
         }
         measures.extend(budget.rss_bytes.map(|limit| Measure::rss(stats::resident_bytes(), limit)));
-        let bytes = self.writer.progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let bytes = self.writer.progress.bytes.load(Relaxed);
         measures.extend(budget.size_bytes.map(|limit| Measure::size(bytes, limit)));
         if let Some(disk) = &budget.disk {
             measures.push(Measure::free(space(&disk.path)?.0, disk.keep + disk.margin(), disk.at_first));
@@ -262,10 +286,21 @@ impl Session {
         shed.map(|(change, ts_ns)| (BlockType::Loss, row(*ts_ns, change))).collect()
     }
 
+    /// Bytes of function names that may still be written.
+    pub fn names_bytes(&self) -> u64 {
+        let most = self.args.symbols_bytes();
+        let Some(max) = self.args.max_size.filter(|_| !self.args.rotates()) else { return most };
+        let progress = &self.writer.progress;
+        let [bytes, queued] = [progress.bytes.load(Relaxed), progress.queued.load(Relaxed) as u64 * QUEUED];
+        most.min(max.saturating_sub(bytes + queued + max / 32))
+    }
+
     /// Whether the file is as large, or the disk as full, as it may be.
     pub fn is_full(&mut self) -> Result<Option<EndReason>> {
-        let bytes = self.writer.progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
-        if self.budget.size_bytes.is_some_and(|limit| bytes >= limit) {
+        let bytes = self.writer.progress.bytes.load(Relaxed);
+        let grown = self.budget.growth.add(self.started.elapsed(), bytes);
+        // What lies in the rings and in the queue is still written.
+        if self.budget.size_bytes.is_some_and(|limit| bytes + grown >= limit) {
             return Ok(Some(EndReason::SizeLimit));
         }
         match &self.budget.disk {
@@ -295,6 +330,16 @@ mod tests {
         assert_eq!(page, Page { user_stacks: 1, kernel_stacks: 0, every: EVERY, sources: 0b1100, since_ns: 77 });
         let bytes = page.to_bytes();
         assert_eq!((bytes.len(), bytes[0], bytes[12], bytes[16]), (24, 1, 12, 77));
+    }
+
+    #[test]
+    fn growth_is_that_of_the_last_second() {
+        let mut growth = Growth::default();
+        let grown: Vec<u64> = (0..20).map(|i| growth.add(Duration::from_millis(250 * i), 1000 + i * i)).collect();
+        assert_eq!(grown[..5], [0; 5]);
+        // 36 at 1.5 s and 100 at 2.5 s.
+        assert_eq!(grown[10], 100 - 36);
+        assert_eq!(growth.add(Duration::from_secs(60), 1361), 0);
     }
 
     #[test]
