@@ -87,7 +87,7 @@ fn shed(seen: &Seen<'_>) -> Option<Finding> {
     let text = shed.first()?.text(seen.context.meta.start_ns);
     let mut text = text[..1].to_uppercase() + &text[1..] + ".";
     if shed.len() > 1 {
-        text += &format!(" {} more such stretches are in the notes below.", shed.len() - 1);
+        text += &format!(" And {} more: see the notes below.", shed.len() - 1);
     }
     Some(Finding::new("time", f64::MAX, text))
 }

@@ -113,7 +113,7 @@ fn the_page_and_the_tables_have_it_too() {
     let trace = b.trace();
     let found = json(&trace, "html", &[]);
     let text = found["findings"][0]["text"].as_str().unwrap();
-    let begin = "User stacks were shed from 2.000 s to the end: cpu 1.80 % of 1.00 %. 1 more such stretches";
+    let begin = "User stacks were shed from 2.000 s to the end: cpu 1.80 % of 1.00 %. And 1 more: see the notes below.";
     assert!(text.starts_with(begin), "{text}");
     assert_eq!(found["shed"].as_array().map(Vec::len), Some(2));
     let (summary, files) = analyze(&trace, 1);
