@@ -91,6 +91,20 @@ fn root_a_load_beyond_the_budget_is_shed_and_comes_back() {
     let last = shed.iter().rfind(|(_, ts_ns)| ts_ns < at).unwrap();
     assert_eq!(*first, last.0, "the last is the first to come back: {info}");
 
+    // The recorded command sleeps a tenth of a second again and again, and what it did while nobody looked is no long wait.
+    if let (Some(from), Some(to)) = (shed.iter().find(|s| s.0 == "offcpu"), restored.iter().find(|s| s.0 == "offcpu")) {
+        let pid: u64 = info["header"]["command_pid"].as_str().unwrap().parse().unwrap();
+        let (mut waits, mut longest) = (0, 0);
+        replay(&trace, |event| {
+            if event["kind"] == "offcpu_wait" && event["pid"] == pid {
+                (waits, longest) = (waits + 1, longest.max(event["wait_ns"].as_u64().unwrap()));
+            }
+        });
+        assert!(waits > 20 && longest < (to.1 - from.1) / 2, "{waits} waits, one of {longest} ns: {info}");
+    } else {
+        println!("offcpu itself was not shed and restored: {shed:?} {restored:?}");
+    }
+
     // Every report that it touches says so; the two of sched have no stacks.
     for (name, says) in [("offcputime", true), ("wakeups", true), ("summary", true)] {
         let report = report(name, &trace, &[]);
