@@ -37,6 +37,7 @@ pub mod offcpu;
 pub mod pipeline;
 pub mod sched;
 pub mod sched_off;
+pub mod sheds;
 pub mod slab;
 
 // Results.

@@ -38,6 +38,8 @@ pub struct Losses {
     pub rows: Vec<Loss>,
     /// Largest total that CHECKPOINT rows tell, by source.
     pub totals: BTreeMap<u16, u64>,
+    /// Spans in which a source was not recorded, by source.
+    pub(crate) unseen: BTreeMap<u16, Spans>,
 }
 
 impl Losses {
@@ -93,10 +95,10 @@ impl Losses {
         sources.into_iter().map(|source| self.of_number(source, None)).sum()
     }
 
-    /// Spans in which events of `source` were lost.
+    /// Spans in which events of `source` were lost, or not recorded.
     pub(crate) fn spans(&self, source: Source) -> Spans {
         let mine = self.rows.iter().filter(|l| l.source == source as u16 && l.is_of_events() && l.lost > 0);
-        let mut spans = Spans::default();
+        let mut spans = self.unseen.get(&(source as u16)).cloned().unwrap_or_default();
         mine.for_each(|l| spans.add(l.from_ns, l.to_ns));
         spans
     }

@@ -16,6 +16,7 @@ use crate::kernel::KernelSymbols;
 use crate::losses::Losses;
 use crate::mappings::Mappings;
 use crate::recorded::Recorded;
+use crate::sheds::Sheds;
 use crate::stacks::Stacks;
 use crate::tasks::Tasks;
 use crate::versions::Versions;
@@ -68,6 +69,8 @@ pub struct Meta {
     pub clock: Clock,
     /// What was lost.
     pub losses: Losses,
+    /// What was not recorded, to stay within the budget.
+    pub sheds: Sheds,
     /// Totals by source.
     pub sources: BTreeMap<u16, SourceStats>,
     /// Totals of the recorder.
@@ -159,6 +162,8 @@ impl Meta {
         meta.binaries.finish();
         meta.kernel.finish();
         meta.losses.finish();
+        meta.sheds.finish();
+        meta.losses.unseen = meta.sheds.unseen();
         Ok(meta)
     }
 
@@ -181,6 +186,7 @@ impl Meta {
             meta::KERNEL_MODULE => self.kernel.add_modules(view),
             meta::CLOCK => self.clock.add(view),
             meta::LOSS => self.losses.add(view),
+            meta::SHED => self.sheds.add(view),
             meta::SOURCE_STATS => self.source_stats(view),
             meta::RECORDER_STATS => self.recorder_stats(view),
             _ => {}

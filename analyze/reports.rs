@@ -28,6 +28,7 @@ use crate::histogram::{Histogram, Unit};
 use crate::meta::Meta;
 use crate::pipeline::{self, Options, Reading, Visitor};
 use crate::sched::Unpaired;
+use crate::sheds::Shed;
 use crate::symbols::Symbols;
 use crate::text;
 
@@ -127,11 +128,20 @@ impl Context<'_> {
         self.symbols.get_or_init(|| Symbols::resolve(self.meta))
     }
 
+    /// What of the sources was not recorded to stay within the budget, in the part that was asked for.
+    pub fn shed(&self, sources: &[Source]) -> Vec<&Shed> {
+        let recorded: Vec<Source> = sources.iter().copied().filter(|s| self.meta.has_source(*s)).collect();
+        self.meta.sheds.of(&recorded, self.filter.window()).collect()
+    }
+
     /// Events of the sources that were lost, in the part that was asked for.
     pub fn lost(&self, sources: &[Source]) -> u64 {
         sources.iter().map(|s| self.meta.losses.of(*s, self.filter.window())).sum()
     }
 }
+
+/// Notes about what was shed, at most.
+const SHEDS: usize = 20;
 
 /// A report that gathers while it visits.
 pub trait Report: Visitor {
@@ -228,6 +238,10 @@ pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<
     if let (Value::Object(all), Value::Object(own)) = (&mut all, report.json(context)) {
         all.extend(own);
         all.insert("lost".into(), context.lost(report.sources(context.meta, kind)).into());
+        let shed = context.shed(report.sources(context.meta, kind));
+        if !shed.is_empty() {
+            all.insert("shed".into(), shed.iter().map(|s| s.json(context.meta.start_ns)).collect());
+        }
         all.insert("damaged_blocks".into(), context.reading.damage.blocks.into());
     }
     all
@@ -247,6 +261,11 @@ pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context
         for (reason, n) in context.meta.losses.incomplete(*source, context.filter.window()) {
             notes.push(format!("incomplete: {} x {} ({})", text::count(n), reason::text(reason), source.name()));
         }
+    }
+    let shed = context.shed(sources);
+    notes.extend(shed.iter().take(SHEDS).map(|shed| shed.text(context.meta.start_ns)));
+    if shed.len() > SHEDS {
+        notes.push(format!("... and shed {} times more: --json and table `loss` have all", shed.len() - SHEDS));
     }
     notes.extend(damage_note(&context.reading.damage));
     notes.extend(report.notes(context));

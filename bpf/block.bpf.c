@@ -10,6 +10,7 @@
 #include "fixes.bpf.h"
 #include "ring.bpf.h"
 #include "filter.bpf.h"
+#include "shed.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -79,6 +80,9 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 		return 0;
 	if (kind == KIND_BLOCK_MERGE || (kind == KIND_BLOCK_COMPLETE && bytes >= rq->__data_len))
 		bpf_map_delete_elem(&issuers, &key);
+	/* Here, not before: who issued what is still to be known when the source is given back. */
+	if (is_shed(SOURCE_BLOCK))
+		return 0;
 	if (!EVENT_RESERVE(row, ring, SOURCE_BLOCK))
 		return 0;
 	disk = request_disk(rq);

@@ -77,7 +77,7 @@ static __always_inline int allocated(void *ctx, u16 kind, u64 addr, u64 bytes)
 	void *ring;
 
 	/* 16 is what an allocation of no bytes gets. */
-	if (addr <= 16 || !gate_is_open() || !wanted(pid_tgid >> 32, cgroup_id))
+	if (addr <= 16 || !gate_is_open() || is_shed(SOURCE_KMEM) || !wanted(pid_tgid >> 32, cgroup_id))
 		return 0;
 	weight = sample_weight(addr, bytes);
 	if (!weight || !note_live(addr, 0, kind, SOURCE_KMEM))

@@ -333,7 +333,7 @@ static __always_inline int end(struct pt_regs *ctx, u64 sp)
 			tell_alloc(CALL_FAILED, 1000, thread->addr, 0, 0, ts_ns);
 		return 0;
 	}
-	if (!addr || !gate_is_open())
+	if (!addr || !gate_is_open() || is_shed(SOURCE_MALLOC))
 		return 0;
 	weight = sample_weight(addr, bytes);
 	if (!weight || !note_live(addr, pid, 0, SOURCE_MALLOC))

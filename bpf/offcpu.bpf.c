@@ -102,9 +102,25 @@ static __always_inline struct thread *thread_of(struct task_struct *task)
 	return t;
 }
 
-/* Begin of the wait of a thread that is seen for the first time. */
+/* Switches that a thread has made. */
+static __always_inline u64 switches_of(struct task_struct *task)
+{
+	return task->nvcsw + task->nivcsw;
+}
+
+/* It left the CPU before the source was shed, or given back, and may have run since without being seen. */
+static __always_inline bool is_old(struct thread *t)
+{
+	return t->off_ns < shed.since_ns || is_shed(SOURCE_OFFCPU);
+}
+
+/* Begin of the wait of a thread that is seen for the first time; 0 when it may have run without being seen. */
 static __always_inline u64 wait_before(struct task_struct *task, u32 *flags)
 {
+	u64 since_ns = shed.since_ns;
+
+	if (task->start_time < since_ns || is_shed(SOURCE_OFFCPU))
+		return 0;
 	if (task->start_time > begin_ns)
 		return task->start_time;
 	*flags |= BEGAN_BEFORE;
@@ -186,7 +202,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 
 	if (!t)
 		return;
-	if (t->off_ns) {
+	if (t->off_ns && !is_old(t)) {
 		row = batch_room(sizeof(*row), SOURCE_OFFCPU);
 		if (row)
 			fill_unseen(row, t, task, ts_ns);
@@ -204,7 +220,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	if (!(task->flags & PF_KTHREAD))
 		t->user_stack_id = user_stack(ctx, &t->user, task, ts_ns);
 	t->prev_state = state;
-	t->switches = task->nvcsw + task->nivcsw;
+	t->switches = switches_of(task);
 	t->ran_ns = task->se.sum_exec_runtime;
 	t->off_ns = ts_ns;
 	t->seen = 1;
@@ -225,6 +241,9 @@ static __always_inline void come(struct task_struct *task, u64 ts_ns)
 		t->seen = 1;
 		off_ns = wait_before(task, &t->flags);
 	}
+	/* Has it not made a switch it has waited all along, whoever looked. */
+	if (off_ns < shed.since_ns && t->switches != switches_of(task))
+		off_ns = 0;
 	if (!off_ns || ts_ns <= off_ns)
 		return;
 	if (ts_ns - off_ns < cfg.min_wait_ns) {
@@ -258,12 +277,18 @@ SEC("tp_btf/sched_switch")
 int BPF_PROG(offcpu_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
 	u64 ts_ns = bpf_ktime_get_ns();
-	u32 state = switch_state(ctx, prev);
+	u32 state = switch_state(ctx, prev), tid;
 
 	if (!begin_ns)
 		begin_ns = ts_ns;
 	if (cfg.switch_rows)
 		write_switch(preempt, prev, next, state, ts_ns);
+	if (is_shed(SOURCE_OFFCPU)) {
+		tid = prev->pid;
+		if (state & TASK_DEAD)
+			bpf_map_delete_elem(&thread_table, &tid);
+		return 0;
+	}
 	/* A preempted thread can run, whatever it was about to do. */
 	if (chosen(prev))
 		leave(ctx, prev, preempt ? 0 : state, ts_ns);
@@ -278,7 +303,7 @@ static __always_inline int waking(void *ctx, struct task_struct *task, bool told
 	struct task_struct *waker;
 	struct thread *t;
 
-	if (!chosen(task))
+	if (is_shed(SOURCE_OFFCPU) || !chosen(task))
 		return 0;
 	t = thread_of(task);
 	if (!t)
@@ -357,7 +382,9 @@ int offcpu_rest(struct bpf_iter__task *ctx)
 	if (t && t->seen) {
 		if (!t->off_ns || t->off_ns >= end_ns)
 			return 0;
-		if (task->on_cpu || t->switches != task->nvcsw + task->nivcsw) {
+		if (task->on_cpu || t->switches != switches_of(task)) {
+			if (is_old(t))
+				return 0;
 			fill_unseen(&row, t, task, end_ns);
 			bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 			return 0;
@@ -367,6 +394,8 @@ int offcpu_rest(struct bpf_iter__task *ctx)
 		if (task->on_cpu)
 			return 0;
 		off_ns = wait_before(task, &row.flags);
+		if (!off_ns)
+			return 0;
 		row.wait_ns = end_ns - off_ns;
 		row.prev_state = t && t->woken_ns ? t->prev_state : task_state(task);
 		if (!row.prev_state)

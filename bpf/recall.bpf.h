@@ -302,7 +302,7 @@ static __always_inline u64 kernel_stack(struct kernel_memo *memos, u64 place, st
 	long n;
 
 	*remembered = false;
-	if (!find_walker(&walker, SPACE_KERNEL))
+	if (shed.kernel_stacks || !find_walker(&walker, SPACE_KERNEL))
 		return 0;
 	if (memos)
 		memo = FIND_MEMO(memos, place, place);
@@ -344,7 +344,7 @@ static __always_inline u64 user_stack(void *ctx, struct user_known *known, struc
 	u32 frames;
 	long n;
 
-	if (!find_walker(&walker, SPACE_USER))
+	if (shed.user_stacks || !find_walker(&walker, SPACE_USER))
 		return 0;
 	frames = walk_user(walker.words, task, &known->bytes, &id);
 	if (frames)

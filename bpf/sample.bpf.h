@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ring.bpf.h"
+#include "shed.bpf.h"
 
 struct live_key {
 	u64 addr;
@@ -77,17 +78,25 @@ static __always_inline u64 hit_probability(u64 bytes, u64 mean)
 	return p < 1001 ? 1001 : p;
 }
 
-/* How many allocations this one stands for, in thousandths; 0 when it is not to be recorded. */
+/*
+ * How many allocations this one stands for, in thousandths; 0 when it is not to be recorded. While the rate is shed
+ * frees are still told for all addresses that the rate before it takes.
+ */
 static __always_inline u32 sample_weight(u64 addr, u64 bytes)
 {
-	u64 p;
+	u64 p, every = shed_every(), each = cfg.sample_every > 1 ? cfg.sample_every : 1;
 
 	if (cfg.sample_bytes) {
-		p = hit_probability(bytes, cfg.sample_bytes);
+		p = hit_probability(bytes, cfg.sample_bytes) / every;
+		if (p < 1001)
+			p = 1001;
 		return address_hash(addr) < p ? (1000ULL << 32) / p : 0;
 	}
-	if (cfg.sample_every > 1)
-		return address_hash(addr) % cfg.sample_every == 0 ? cfg.sample_every * 1000 : 0;
+	/* So that the weight fits its field. */
+	if (each * every <= 4000000)
+		each *= every;
+	if (each > 1)
+		return address_hash(addr) % each == 0 ? each * 1000 : 0;
 	return 1000;
 }
 

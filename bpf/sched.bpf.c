@@ -25,7 +25,7 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 	struct wakeup_row *row;
 	u64 ts_ns;
 
-	if (!wanted(pid, cgroup_id))
+	if (is_shed(SOURCE_SCHED) || !wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
 	row = batch_room(sizeof(*row), SOURCE_SCHED);
@@ -64,7 +64,7 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	struct migrate_row *row;
 	u64 ts_ns;
 
-	if (!wanted(pid, cgroup_id))
+	if (is_shed(SOURCE_SCHED) || !wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
 	row = batch_room(sizeof(*row), SOURCE_SCHED);

@@ -8,6 +8,7 @@
 #include "fixes.bpf.h"
 #include "batch.bpf.h"
 #include "filter.bpf.h"
+#include "shed.bpf.h"
 
 /* The argument is what the scheduler acted on; the task's own field may already say that it wakes again. */
 static __always_inline u32 switch_state(unsigned long long *ctx, struct task_struct *prev)
@@ -22,6 +23,8 @@ static __always_inline void write_switch(bool preempt, struct task_struct *prev,
 	u32 prev_pid = prev->tgid, next_pid = next->tgid;
 	struct switch_row *row;
 
+	if (is_shed(SOURCE_SCHED))
+		return;
 	/* A switch counts when one of its sides does; the idle task never does. */
 	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
 		return;

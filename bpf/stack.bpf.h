@@ -7,6 +7,7 @@
 #pragma once
 
 #include "ring.bpf.h"
+#include "shed.bpf.h"
 
 #define MAX_FRAMES 127
 
@@ -115,7 +116,7 @@ static __always_inline u64 stack_id_in(struct stack_record *s, void *ctx, u32 so
 	u64 id;
 	long n;
 
-	if (!s || !now)
+	if (!s || !now || (user ? shed.user_stacks : shed.kernel_stacks))
 		return 0;
 	n = bpf_get_stack(ctx, s->ip, MAX_FRAMES * sizeof(u64), user ? BPF_F_USER_STACK : 0);
 	id = identify_stack(s, n, user, pid, exec_id);

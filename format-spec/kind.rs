@@ -127,7 +127,7 @@ impl Kind {
             meta::CGROUP | events::CGROUP_MKDIR..=events::CGROUP_RMDIR => BlockType::Cgroups,
             meta::MAPPING => BlockType::Maps,
             meta::CLOCK => BlockType::Clock,
-            meta::LOSS => BlockType::Loss,
+            meta::LOSS | meta::SHED => BlockType::Loss,
             meta::KERNEL_SYMBOL | meta::KERNEL_SYMBOL_CHANGE | meta::KERNEL_MODULE => BlockType::KernelSymbols,
             meta::BINARY | meta::BINARY_SEGMENT => BlockType::Binaries,
             meta::BINARY_SYMBOL => BlockType::BinarySymbols,

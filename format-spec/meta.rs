@@ -44,6 +44,8 @@ pub const STACK_STATS: u16 = 19;
 pub const TASK_NAMESPACES: u16 = 20;
 /// A module of the kernel.
 pub const KERNEL_MODULE: u16 = 21;
+/// The recorder gave something up to stay within its budget, or took it up again.
+pub const SHED: u16 = 22;
 
 /// Where the name of a function comes from: `source` of [`BINARY_SYMBOL`] and [`JIT_SYMBOL`].
 pub mod symbol_source {
@@ -138,6 +140,49 @@ pub mod space {
     pub const KERNEL: u64 = 0;
     /// User.
     pub const USER: u64 = 1;
+}
+
+/// What a recorder gives up to stay within its budget: `step` and `cause` of [`SHED`].
+pub mod shed {
+    /// User stacks.
+    pub const USER_STACKS: u64 = 1;
+    /// Kernel stacks.
+    pub const KERNEL_STACKS: u64 = 2;
+    /// Most samples of the profile, most allocations.
+    pub const SAMPLING: u64 = 3;
+    /// A source.
+    pub const SOURCE: u64 = 4;
+
+    /// A step in words.
+    pub fn step(step: u64) -> &'static str {
+        match step {
+            USER_STACKS => "user stacks",
+            KERNEL_STACKS => "kernel stacks",
+            SAMPLING => "sampling rate",
+            SOURCE => "source",
+            _ => "unknown step",
+        }
+    }
+
+    /// CPU time of the recorder and its programs.
+    pub const CPU: u64 = 1;
+    /// Its memory.
+    pub const RSS: u64 = 2;
+    /// The file nears its largest size.
+    pub const SIZE: u64 = 3;
+    /// The file system fills.
+    pub const FREE: u64 = 4;
+
+    /// A cause in words.
+    pub fn cause(cause: u64) -> &'static str {
+        match cause {
+            CPU => "cpu",
+            RSS => "rss",
+            SIZE => "size",
+            FREE => "free",
+            _ => "unknown cause",
+        }
+    }
 }
 
 fn columns(id: u16, name: &str, fields: &[(&str, Type)]) -> Kind {
@@ -244,6 +289,14 @@ pub fn kind(id: u16) -> Kind {
                 ("wakeups", U64),
                 ("bpf_ns", U64),
                 ("bpf_measured_ns", U64),
+                ("start_ns", U64),
+                ("drain_ns", U64),
+                ("encode_ns", U64),
+                ("compress_ns", U64),
+                ("write_ns", U64),
+                ("tables_ns", U64),
+                ("names_ns", U64),
+                ("rss_bytes", U64),
             ],
         ),
         INDEX_ENTRY => columns(id, "index_entry", &[("offset_bytes", U64), ("header", Text)]),
@@ -342,11 +395,25 @@ pub fn kind(id: u16) -> Kind {
         KERNEL_MODULE => {
             columns(id, "kernel_module", &[("ts_ns", U64), ("name", Text), ("text_addr", U64), ("build_id", Text)])
         }
+        SHED => columns(
+            id,
+            "shed",
+            &[
+                ("ts_ns", U64),
+                ("step", U8),
+                ("source", U16),
+                ("cause", U8),
+                ("value", U64),
+                ("limit", U64),
+                ("restored", U8),
+                ("every", U32),
+            ],
+        ),
         _ => panic!("kind {id} is not a meta kind"),
     }
 }
 
 /// All kinds of this module.
 pub fn kinds() -> Vec<Kind> {
-    (HEADER_ITEM..=KERNEL_MODULE).map(kind).collect()
+    (HEADER_ITEM..=SHED).map(kind).collect()
 }

@@ -25,6 +25,8 @@ numbers! {
         WriteError = 5 "write error",
         /// Made by `recover` from a damaged or unfinished segment.
         Recovered = 6 "recovered",
+        /// It has the size that it was to have at most.
+        SizeLimit = 7 "size limit",
     }
 }
 
@@ -289,6 +291,12 @@ impl Chunk {
         compressor: Option<&mut Compressor>,
         raw: bool,
     ) -> Result<Block> {
+        let (header, payload) = self.lay(registry, packer, raw)?;
+        Block::new(header, payload, compressor)
+    }
+
+    /// The first half of [`Chunk::pack`]: the payload before compression, for [`Block::new`].
+    pub fn lay(&self, registry: &Registry, packer: &mut Packer, raw: bool) -> Result<(BlockHeader, Vec<u8>)> {
         let mut header = BlockHeader::new(BlockType::Events, self.stream);
         (header.ts_min_ns, header.ts_max_ns, header.lost_total) = (self.ts_min_ns, self.ts_max_ns, self.lost_total);
         let mut payload = Vec::new();
@@ -303,6 +311,6 @@ impl Chunk {
             }
         }
         header.encoding = if raw { Encoding::Raw } else { Encoding::Columns } as u8;
-        Block::new(header, payload, compressor)
+        Ok((header, payload))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
+use bpfrec_format::table::Value;
 use bpfrec_format::{BlockType, Source as Id, Table, meta};
 
 use crate::session::Session;
@@ -82,15 +83,12 @@ impl Session {
         }
         let f = self.figures();
         let mut recorder = Table::new(&meta::kind(meta::RECORDER_STATS));
-        recorder.push(&[
-            now.into(),
-            f.cpu_ns.into(),
-            f.max_rss_bytes.into(),
-            f.bytes.into(),
-            self.wakeups.into(),
-            f.bpf_ns.into(),
-            (self.bpf_time.measured().as_nanos() as u64).into(),
-        ]);
+        let measured_ns = self.bpf_time.measured().as_nanos() as u64;
+        let totals = [now, f.cpu_ns, f.max_rss_bytes, f.bytes, self.wakeups, f.bpf_ns, measured_ns];
+        let steps = self.steps.all(&self.writer.progress.steps);
+        let row: Vec<Value<'_>> =
+            totals.into_iter().chain(steps).chain([stats::resident_bytes()]).map(Value::from).collect();
+        recorder.push(&row);
         let mut tables = vec![by_source, recorder];
         tables.extend(self.shared.get("stack_counts").and_then(|map| stats::stacks(map, Id::Offcpu)).ok());
         self.send(Message::Tables(BlockType::Clock, vec![clock::pair()]));

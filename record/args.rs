@@ -13,7 +13,7 @@ use std::time::Duration;
   bpfrec record -- make -j8                         while a command runs
   ssh host bpfrec record -o - -d 30s > trace.bpr    without touching the host's disk")]
 pub struct RecordArgs {
-    /// File to write; - for stdout; a directory with --rotate-size, --rotate-time or --max-size
+    /// File to write; - for stdout; a directory with --rotate-size or --rotate-time
     #[arg(short, long, default_value = "trace.bpr", value_name = "FILE")]
     pub output: PathBuf,
     /// What to record [default: sched,block,profile]
@@ -58,9 +58,19 @@ pub struct RecordArgs {
     /// Begin a new segment file after this long
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub rotate_time: Option<Duration>,
-    /// Delete the oldest segments beyond this size in all
+    /// Leave out more and more as the file nears this size, and stop before it; with segments, delete the oldest instead
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub max_size: Option<u64>,
+    /// Most of the machine's CPU time, all CPUs together, that the recorder and its BPF programs may cost (1%); beyond it
+    /// user stacks are left out, then kernel stacks, most samples, whole sources
+    #[arg(long, value_parser = parse_percent, value_name = "PERCENT")]
+    pub max_cpu: Option<u64>,
+    /// Most resident memory of the recorder; beyond it the same is left out
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub max_rss: Option<u64>,
+    /// Stop, as on a full disk, before less than this is free on the file system of the output (5%, 2G)
+    #[arg(long, value_parser = parse_keep_free, value_name = "PERCENT|SIZE")]
+    pub keep_free: Option<KeepFree>,
     /// Ring of each CPU; a power of two of pages [default: 4M, less with more than 32 CPUs]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ring_size: Option<u64>,
@@ -106,9 +116,25 @@ impl RecordArgs {
         self.max_size.map_or(self.symbols_max, |max| self.symbols_max.min(max / 4))
     }
 
+    /// Facts for the file's header: the budget.
+    pub fn budget_items(&self) -> Vec<(String, String)> {
+        let keep = self.keep_free.map(|keep| match keep {
+            KeepFree::Bytes(bytes) => ("keep_free_bytes", bytes),
+            KeepFree::PartsPerMillion(ppm) => ("keep_free_ppm", ppm),
+        });
+        let limits = [
+            self.max_cpu.map(|ppm| ("max_cpu_ppm", ppm)),
+            self.max_rss.map(|bytes| ("max_rss_bytes", bytes)),
+            self.max_size.map(|bytes| ("max_size_bytes", bytes)),
+            keep,
+        ];
+        limits.into_iter().flatten().map(|(key, value)| (key.into(), value.to_string())).collect()
+    }
+
     /// Whether the output is a directory of segments.
     pub fn rotates(&self) -> bool {
-        self.rotate_size.is_some() || self.rotate_time.is_some() || self.max_size.is_some()
+        let is_directory = || self.output.as_os_str().as_encoded_bytes().ends_with(b"/") || self.output.is_dir();
+        self.rotate_size.is_some() || self.rotate_time.is_some() || (self.max_size.is_some() && is_directory())
     }
 
     /// Size at which a segment ends.
@@ -116,6 +142,35 @@ impl RecordArgs {
         let default = self.max_size.map_or(256 << 20, |max| (max / 8).clamp(1 << 20, 256 << 20));
         self.rotate_size.unwrap_or(default)
     }
+}
+
+/// How much of a file system is to stay free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepFree {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many millionths of all of it.
+    PartsPerMillion(u64),
+}
+
+/// `5%` or `0.5%`: millionths.
+pub fn parse_percent(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let value: f64 = number.trim().parse().map_err(|_| format!("{text:?} is no share: use 1% or 0.5%"))?;
+    let ppm = value * 10_000.0;
+    if (1.0..=1_000_000.0).contains(&ppm) {
+        Ok(ppm.round() as u64)
+    } else {
+        Err(format!("{text} is out of range: 0.0001% to 100%"))
+    }
+}
+
+/// `5%`, or a size.
+pub fn parse_keep_free(text: &str) -> Result<KeepFree, String> {
+    if text.ends_with('%') {
+        return parse_percent(text).map(KeepFree::PartsPerMillion);
+    }
+    parse_size(text).map(KeepFree::Bytes).map_err(|why| format!("{why}; or a share, as 5%"))
 }
 
 /// How user stacks are walked.
@@ -193,6 +248,13 @@ mod tests {
         assert_eq!(parse_unwind("dwarf,5000"), Ok(Unwind::Dwarf(8192)));
         for wrong in ["dwarf,64K", "dwarf,0", "fp,1", "lbr", ""] {
             assert!(parse_unwind(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_percent("1%"), Ok(10_000));
+        assert_eq!(parse_percent("0.5"), Ok(5_000));
+        assert_eq!(parse_keep_free("5%"), Ok(KeepFree::PartsPerMillion(50_000)));
+        assert_eq!(parse_keep_free("2G"), Ok(KeepFree::Bytes(2 << 30)));
+        for wrong in ["0%", "101%", "-1%", "%", "much"] {
+            assert!(parse_percent(wrong).is_err() && parse_keep_free(wrong).is_err(), "{wrong}");
         }
         assert!(parse_size("0").is_err());
         assert!(parse_size("12Q").is_err());

@@ -8,17 +8,22 @@ use bpfrec_format::Source;
 use libbpf_rs::{Object, libbpf_sys};
 
 /// Run time of the BPF programs. The kernel counts it only when asked and then pays some 20 ns a run, so it is asked
-/// for one second in thirty, the first one included, and the rest is taken to cost the same.
+/// for one second in thirty, the first one included, and the rest is taken to cost the same. A budget asks more often.
 pub struct BpfTime {
     programs: Vec<(Source, OwnedFd)>,
     enabled: Option<OwnedFd>,
     window: Instant,
+    /// Begin of the window, CLOCK_MONOTONIC.
+    window_ns: u64,
+    pause: Duration,
     measured: Duration,
     possible: bool,
 }
 
 const MEASURE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(29);
+/// Between windows when there is a budget to keep.
+const BUDGET_PAUSE: Duration = Duration::from_secs(9);
 
 /// Run time and runs of a source's programs in the measured windows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,16 +37,23 @@ pub struct Runs {
 }
 
 impl BpfTime {
-    /// Begins to measure the programs of `objects`.
-    pub fn start<'a>(objects: impl Iterator<Item = (Source, &'a Object)>) -> Result<BpfTime> {
+    /// Begins to measure the programs of `objects`; more often where a `budget` is to be kept.
+    pub fn start<'a>(objects: impl Iterator<Item = (Source, &'a Object)>, budget: bool) -> Result<BpfTime> {
         let mut programs = Vec::new();
         for (source, object) in objects {
             for program in object.progs().filter(|p| p.autoload()) {
                 programs.push((source, program.as_fd().try_clone_to_owned()?));
             }
         }
-        let mut time =
-            BpfTime { programs, enabled: None, window: Instant::now(), measured: Duration::ZERO, possible: true };
+        let mut time = BpfTime {
+            programs,
+            enabled: None,
+            window: Instant::now(),
+            window_ns: 0,
+            pause: if budget { BUDGET_PAUSE } else { PAUSE },
+            measured: Duration::ZERO,
+            possible: true,
+        };
         time.enable();
         Ok(time)
     }
@@ -53,13 +65,26 @@ impl BpfTime {
         // SAFETY: `fd` is a descriptor that was returned just now.
         self.enabled = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
         self.window = Instant::now();
+        self.window_ns = crate::clock::mono_ns();
+    }
+
+    /// Begins a window now: what the programs do has changed.
+    pub fn again(&mut self) {
+        if self.possible && self.enabled.is_none() {
+            self.enable();
+        }
+    }
+
+    /// Since when it has been measuring without a break, CLOCK_MONOTONIC.
+    pub fn measures_since(&self) -> Option<u64> {
+        self.enabled.as_ref().map(|_| self.window_ns)
     }
 
     /// Ends or begins a window when it is time.
     pub fn tick(&mut self) {
         match &self.enabled {
             Some(_) if self.window.elapsed() >= MEASURE => self.stop(),
-            None if self.possible && self.window.elapsed() >= PAUSE => self.enable(),
+            None if self.possible && self.window.elapsed() >= self.pause => self.enable(),
             _ => {}
         }
     }

@@ -82,7 +82,9 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
+        self.steps.begin_names();
         self.write_symbols();
+        self.steps.end_names();
         self.checkpoint();
         let mut figures = self.figures();
         self.send(Message::Finish(reason));
@@ -95,7 +97,21 @@ impl Session {
         match outcome.with_context(|| format!("{path}: writing failed; what was written before can be read"))? {
             Outcome::Whole => {
                 self.status.finish(figures, &path);
-                Ok(self.exit_code)
+                match reason {
+                    EndReason::DiskFull => {
+                        eprintln!(
+                            "bpfrec: {path}: as little is left on the disk as --keep-free allows; the recording is whole up to there"
+                        );
+                        Ok(DISK_FULL)
+                    }
+                    EndReason::SizeLimit => {
+                        self.status.say(&format!(
+                            "{path}: the file has the size that --max-size allows; the recording is whole up to there"
+                        ));
+                        Ok(self.exit_code)
+                    }
+                    _ => Ok(self.exit_code),
+                }
             }
             Outcome::DiskFull => {
                 self.status.finish(figures, &path);

@@ -13,6 +13,8 @@ use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 
 /// Writeback is begun, and the cache dropped one window behind, in steps of this size.
 const WINDOW: u64 = 4 << 20;
+/// Bytes of a file that stay in the page cache at most: a window on its way to the disk, and the one that fills.
+pub const PAGE_CACHE: u64 = 2 * WINDOW;
 /// Disk space that is reserved ahead, in steps of this size.
 const RESERVE: u64 = 4 << 20;
 /// Of the reserve, what INDEX and END may need.

@@ -10,10 +10,11 @@ use anyhow::{Context, Result, anyhow};
 use bpfrec_format::codec::{Compressor, LEVEL};
 use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
-use bpfrec_format::{BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
+use bpfrec_format::{Block, BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
 
 use crate::output::{self, Output};
 use crate::stacks::Stacks;
+use crate::steps::thread_ns;
 use crate::writer::{Message, Outcome, Plan, Progress};
 
 /// Chunks that may wait: 16 MiB of rows.
@@ -135,13 +136,21 @@ impl Segments {
     fn chunk(&mut self, chunk: &Chunk, waiting: usize) -> Result<()> {
         let compressor = (waiting < QUEUE / 2).then_some(&mut self.compressor);
         let raw = waiting >= QUEUE * 3 / 4;
-        let block = chunk.pack(&self.plan.registry, &mut self.packer, compressor, raw)?;
+        let begin = thread_ns();
+        let (header, payload) = chunk.lay(&self.plan.registry, &mut self.packer, raw)?;
+        let encoded = thread_ns();
+        let block = Block::new(header, payload, compressor)?;
+        let steps = &self.progress.steps;
+        steps.encode_ns.fetch_add(encoded - begin, Ordering::Relaxed);
+        steps.compress_ns.fetch_add(thread_ns() - encoded, Ordering::Relaxed);
         let again = self.stacks.refer(chunk, &self.plan.registry);
         let writer = self.writer()?;
         if let Some(table) = again {
             writer.write_tables(BlockType::Stacks, &[&table])?;
         }
+        let begin = thread_ns();
         writer.write(block)?;
+        self.progress.steps.write_ns.fetch_add(thread_ns() - begin, Ordering::Relaxed);
         Ok(())
     }
 
@@ -197,6 +206,7 @@ impl Segments {
         let segment = self.current.as_ref().map_or(0, SegmentWriter::bytes);
         self.progress.segment_bytes.store(segment, Ordering::Relaxed);
         self.progress.bytes.store(self.finished_bytes + segment, Ordering::Relaxed);
+        self.progress.steps.all_ns.store(thread_ns(), Ordering::Relaxed);
     }
 }
 

@@ -22,10 +22,12 @@ use crate::processes::Mapping;
 use crate::rings::{IDLE_POLL, POLL, Rings};
 use crate::rotation::Rotation;
 use crate::seen::Shared;
+use crate::shedding::{Budget, FIRST_LOOK};
 use crate::snapshot::Snapshot;
 use crate::sources::Attached;
 use crate::stats::Losses;
 use crate::status::Status;
+use crate::steps::DrainSteps;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Writer};
@@ -39,6 +41,7 @@ pub const LOCK: Duration = Duration::from_secs(2);
 pub fn run(args: RecordArgs) -> Result<u8> {
     crate::limits::check()?;
     check_output(&args)?;
+    crate::shedding::check(&args)?;
     crate::messages::collect();
     let mut session = Session::start(args)?;
     let reason = session.record()?;
@@ -90,6 +93,12 @@ pub(crate) struct Session {
     pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    /// CPU time of this thread.
+    pub steps: DrainSteps,
+    /// What the recording may cost.
+    pub budget: Budget,
+    /// When each step that is given up was, the oldest first, CLOCK_MONOTONIC.
+    pub shed_at: Vec<u64>,
     /// Runs of probes that the kernel left out, by source, and when they were last looked at.
     pub left_out: [u64; 16],
     pub losses_read_ns: u64,
@@ -133,6 +142,9 @@ impl Session {
             if reason.is_some() || second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
                 self.count_losses()?;
+                if self.started.elapsed() >= FIRST_LOOK {
+                    self.keep_to_budget()?;
+                }
                 self.bpf_time.tick();
                 let figures = self.figures();
                 self.status.tick(figures);
@@ -164,7 +176,10 @@ impl Session {
         if self.stop.load(Ordering::Relaxed) {
             return Ok(Some(EndReason::Signal));
         }
-        Ok(self.writer.is_over().then_some(EndReason::WriteError))
+        if self.writer.is_over() {
+            return Ok(Some(EndReason::WriteError));
+        }
+        self.is_full()
     }
 
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
@@ -259,7 +274,8 @@ impl Session {
             self.drain(true)?;
             self.checkpoint();
             if let Some(rotation) = self.rotation.take() {
-                let (snapshot, tables) = rotation.finish()?;
+                let (snapshot, mut tables) = rotation.finish()?;
+                tables.extend(self.shed_rows());
                 self.snapshot = Some(snapshot);
                 self.send(Message::Rotate(tables));
                 if let Some(jit) = &mut self.jit {

@@ -23,11 +23,13 @@ use crate::processes::Mapping;
 use crate::rings::Rings;
 use crate::seen::Shared;
 use crate::session::Session;
+use crate::shedding::Budget;
 use crate::sideband::Sideband;
 use crate::snapshot::Snapshot;
 use crate::sources::{self, Attached, Context, Source};
 use crate::stats::Losses;
 use crate::status::Status;
+use crate::steps::DrainSteps;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
@@ -145,6 +147,8 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
+        items.push(("page_cache_bytes".into(), crate::output::PAGE_CACHE.to_string()));
+        items.extend(args.budget_items());
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
         }
@@ -152,16 +156,17 @@ impl Session {
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
         let objects = attached.iter().map(|a| (a.id, a.loaded.object())).chain([(Id::Task, tasks.object())]);
-        let bpf_time = BpfTime::start(objects)?;
+        let bpf_time = BpfTime::start(objects, args.max_cpu.is_some())?;
         let writer = Writer::start(Plan {
             path: args.output.clone(),
             rotates: args.rotates(),
             force: args.force,
-            max_bytes: args.max_size,
+            max_bytes: args.max_size.filter(|_| args.rotates()),
             trace_id: random_id()?,
             items,
             registry: Arc::clone(&registry),
         })?;
+        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), cpus.len())?;
         // Only sources with stacks bring this map, and only stacks need names.
         let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
         if let Some(jit) = &mut jit {
@@ -189,6 +194,9 @@ impl Session {
             iterator,
             losses,
             bpf_time,
+            steps: DrainSteps::begin(),
+            budget,
+            shed_at: Vec::new(),
             left_out: [0; 16],
             losses_read_ns: clock::mono_ns(),
             writer,

@@ -246,7 +246,7 @@ impl Session {
         chosen.sort_by_key(|i| std::cmp::Reverse(list[*i].hits));
         let stop = || self.stop.load(Ordering::Relaxed);
         let until = Instant::now() + LONGEST;
-        let mut limits = Limits { bytes: self.args.symbols_bytes(), until, stop: &stop };
+        let mut limits = Limits { bytes: self.names_bytes(), until, stop: &stop };
         let late = || stop() || Instant::now() >= until;
         let send = |block: Block| self.writer.send(Message::Block(block), &late).is_ok();
         let (mut rows, mut open) = (Rows::default(), true);

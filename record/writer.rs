@@ -13,6 +13,7 @@ use bpfrec_format::{Block, BlockType, EndReason, Registry, Table};
 
 use crate::segments::{QUEUE, Segments};
 use crate::snapshot::Tables;
+use crate::steps::WriterSteps;
 
 /// What the writer is told.
 pub enum Message {
@@ -43,6 +44,8 @@ pub struct Progress {
     pub failed: AtomicBool,
     /// Events whose stack was never defined.
     pub undefined_stacks: AtomicU64,
+    /// CPU time of the thread.
+    pub steps: WriterSteps,
 }
 
 /// What the writer wrote.

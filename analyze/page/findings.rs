@@ -59,7 +59,7 @@ pub(super) fn of(seen: &Seen<'_>) -> Value {
     ];
     let mut all: Vec<Finding> = rules.iter().flat_map(|rule| rule(seen)).collect();
     all.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-    let doubts = lost(seen).into_iter().chain(code::nameless(seen));
+    let doubts = lost(seen).into_iter().chain(shed(seen)).chain(code::nameless(seen));
     let all: Vec<Finding> = doubts.chain(all).take(MOST).collect();
     let finding = |f: Finding| json!({"text": plain(&f.text), "place": f.place, "cgroup": f.cgroup, "pid": f.pid});
     all.into_iter().map(finding).collect()
@@ -79,6 +79,17 @@ fn lost(seen: &Seen<'_>) -> Option<Finding> {
         text += " Parts of the file are damaged or missing.";
     }
     (lost > 0 || damage.any()).then(|| Finding::new("time", f64::MAX, text))
+}
+
+/// What was not recorded, to stay within the budget: the first of it, and that there is more.
+fn shed(seen: &Seen<'_>) -> Option<Finding> {
+    let shed = seen.context.shed(Source::ALL);
+    let text = shed.first()?.text(seen.context.meta.start_ns);
+    let mut text = text[..1].to_uppercase() + &text[1..] + ".";
+    if shed.len() > 1 {
+        text += &format!(" And {} more: see the notes below.", shed.len() - 1);
+    }
+    Some(Finding::new("time", f64::MAX, text))
 }
 
 impl Seen<'_> {

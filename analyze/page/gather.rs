@@ -149,7 +149,7 @@ impl Gather {
                 let group = self.groups.seen(meta, cgroup, pid, tid.get32(row), ts);
                 let (kernel, user) = (kernel.get(row), user.get(row));
                 let what = self.stacks.of(StackKey { kernel, user, pid, of: Of::Sample });
-                self.samples.add(Cell { what, group, bin: self.bins.at(ts), more: 0 }, 1);
+                self.samples.add(Cell { what, group, bin: self.bins.at(ts), more: 0 }, meta.sheds.weight(ts));
             }
         }
     }

@@ -84,10 +84,17 @@ pub(super) fn pack(
             "ended": g.bytes > 0 && 2 * g.ended >= g.bytes,
         })
     };
+    // Nothing was lost where a source was not recorded, but nothing is there either.
+    let unseen = meta.sheds.all.iter().filter(|s| s.step == bpfrec_format::meta::shed::SOURCE);
+    let unseen = unseen.map(|s| {
+        let to_ns = since(s.to_ns.min(meta.end_ns));
+        json!([since(s.from_ns), to_ns, crate::tables::meta::source_name(s.source), 0])
+    });
     let losses = meta.losses.rows.iter().filter(|l| l.is_of_events() && l.lost > 0);
     let losses: Vec<Value> = losses
         .take(LOSSES)
         .map(|l| json!([since(l.from_ns), since(l.to_ns), crate::tables::meta::source_name(l.source), l.lost]))
+        .chain(unseen)
         .collect();
     let damaged = context.reading.damage.spans.iter().take(LOSSES);
     let head = json!({

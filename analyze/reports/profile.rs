@@ -149,8 +149,9 @@ impl Visitor for Profile {
             }
             let comm = self.comms.of(&meta.tasks, tid.get32(row), ts);
             let stacks = self.show.pair(kernel.get(row), user.get(row));
-            *self.counts.entry(Key { pid, comm, stacks }).or_default() += 1;
-            self.samples += 1;
+            let weight = meta.sheds.weight(ts);
+            *self.counts.entry(Key { pid, comm, stacks }).or_default() += weight;
+            self.samples += weight;
         }
         Ok(())
     }

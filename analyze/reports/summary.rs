@@ -134,8 +134,9 @@ impl Visitor for Summary {
             let (pid, cgroup) = (table.ints("pid"), table.ints("cgroup_id"));
             for row in 0..table.rows() {
                 if f.takes(table.ts[row], pid.get32(row), cgroup.get(row)) {
-                    *self.samples[0].entry(pid.get(row)).or_default() += 1;
-                    *self.samples[1].entry(cgroup.get(row)).or_default() += 1;
+                    let weight = meta.sheds.weight(table.ts[row]);
+                    *self.samples[0].entry(pid.get(row)).or_default() += weight;
+                    *self.samples[1].entry(cgroup.get(row)).or_default() += weight;
                     self.seen_ns.insert(pid.get(row), table.ts[row]);
                 }
             }

@@ -1,9 +1,10 @@
 //! Tables of what is no event: tasks, cgroups, mappings, clocks, losses, the trace itself; and the events that stand beside
 //! them in the trace.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use bpfrec_format::meta::reason;
+use bpfrec_format::meta::{reason, shed};
 use bpfrec_format::{Column, Kind, Source, Table};
 
 use super::{columns, events};
@@ -174,7 +175,7 @@ struct LossRow {
     events: u64,
     blocks: u64,
     incomplete: u64,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 fn losses(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
@@ -200,7 +201,7 @@ fn losses(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
             events,
             blocks: 0,
             incomplete,
-            reason: reason::text(l.reason),
+            reason: reason::text(l.reason).into(),
         }
     });
     let found = reading.damage.lost.iter().map(|l| LossRow {
@@ -211,9 +212,19 @@ fn losses(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
         events: l.events,
         blocks: l.blocks,
         incomplete: 0,
-        reason: if l.events > 0 { reason::text(reason::DAMAGED) } else { "block missing" },
+        reason: if l.events > 0 { reason::text(reason::DAMAGED) } else { "block missing" }.into(),
     });
-    let mut rows: Vec<LossRow> = told.chain(found).collect();
+    let shed = meta.sheds.all.iter().map(|s| LossRow {
+        source: (s.step == shed::SOURCE).then(|| source_name(s.source)),
+        cpu: None,
+        from_ns: s.from_ns,
+        to_ns: s.to_ns.min(meta.end_ns),
+        events: 0,
+        blocks: 0,
+        incomplete: 0,
+        reason: s.reason().into(),
+    });
+    let mut rows: Vec<LossRow> = told.chain(found).chain(shed).collect();
     rows.sort_by_key(|l| l.from_ns);
     let mut file = TableFile::ordered(output, "loss", &columns, &["from_mono"])?;
     let l = &rows;
@@ -227,7 +238,7 @@ fn losses(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
         parquet::big_ints(l.iter().map(|l| l.events as i64)),
         parquet::big_ints(l.iter().map(|l| l.blocks as i64)),
         parquet::big_ints(l.iter().map(|l| l.incomplete as i64)),
-        parquet::texts(l.iter().map(|l| l.reason)),
+        parquet::texts(l.iter().map(|l| &l.reason)),
     ])?;
     file.finish()
 }

@@ -49,6 +49,9 @@ fn registry_lists_every_number() {
     assert_eq!(listed("Kinds"), coded(kinds));
     let reasons = (0..256).filter(|r| meta::reason::text(*r) != "unknown reason");
     assert_eq!(listed("Loss reasons"), coded(reasons.map(|r| (r, meta::reason::text(r).to_owned()))));
+    let words = |text: fn(u64) -> &'static str| coded((1..5).map(|n| (n, text(n).to_owned())));
+    assert_eq!(listed("Steps of shedding"), words(meta::shed::step));
+    assert_eq!(listed("Causes of shedding"), words(meta::shed::cause));
     let versions = [(u64::from(MAJOR), "major".to_owned()), (u64::from(MINOR), "minor".to_owned())];
     assert_eq!(listed("Version"), coded(versions));
     let spaces = [(meta::space::KERNEL, "kernel".to_owned()), (meta::space::USER, "user".to_owned())];

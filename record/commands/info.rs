@@ -1,6 +1,8 @@
 //! `bpfrec info`: what a trace holds, what was lost, what the recording cost.
 
+mod cost;
 mod facts;
+mod shed;
 
 use std::io::{self, Write};
 
@@ -24,7 +26,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<u8> {
             writeln!(out, "{text}")?;
         } else {
             header(out, &trace, &facts)?;
-            body(out, &facts)?;
+            body(out, &trace, &facts)?;
         }
         Ok(if super::is_damaged(&trace) || !facts.damaged.is_empty() { DAMAGED } else { DONE })
     })
@@ -106,13 +108,10 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         "sources": sources,
         "kinds": kinds,
         "losses": losses.collect::<Vec<_>>(),
+        "shed": facts.sheds.json(),
         "blocks": blocks.collect::<Vec<_>>(),
         "stack_counts": stack_counts.collect::<Vec<_>>(),
-        "recorder": {
-            "cpu_ns": facts.recorder.cpu_ns,
-            "bpf_ns": facts.recorder.bpf_ns,
-            "max_rss_bytes": facts.recorder.max_rss_bytes,
-        },
+        "recorder": facts.recorder.json(trace),
         "header": items,
     })
 }
@@ -151,7 +150,7 @@ fn header(out: &mut Out, trace: &Trace, facts: &Facts) -> io::Result<()> {
     Ok(())
 }
 
-fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
+fn body(out: &mut Out, trace: &Trace, facts: &Facts) -> io::Result<()> {
     writeln!(out, "\n{:<20} {:>14} {:>12}", "source/kind", "events", "lost")?;
     for (name, events, lost) in &facts.sources {
         writeln!(out, "{:<20} {events:>14} {lost:>12}", shown(name))?;
@@ -161,6 +160,7 @@ fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
     }
     writeln!(out, "{:<20} {:>14} {:>12}", "EVENTS blocks", facts.events, facts.lost)?;
     losses(out, facts)?;
+    facts.sheds.text(out)?;
     writeln!(out, "\n{:<20} {:>14} {:>12}", "blocks", "bytes", "blocks")?;
     for (block_type, size) in &facts.sizes {
         writeln!(out, "{:<20} {:>14} {:>12}", type_name(*block_type), size.bytes, size.blocks)?;
@@ -198,10 +198,7 @@ fn body(out: &mut Out, facts: &Facts) -> io::Result<()> {
             n.failed
         )?;
     }
-    let cost = &facts.recorder;
-    let (cpu_s, bpf_s, mib) =
-        (cost.cpu_ns as f64 / 1e9, cost.bpf_ns as f64 / 1e9, cost.max_rss_bytes as f64 / 1048576.0);
-    writeln!(out, "recorder: {cpu_s:.3} s of CPU, {bpf_s:.3} s in BPF programs, {mib:.1} MiB at most")?;
+    facts.recorder.text(trace, out)?;
     if facts.not_understood > 0 {
         writeln!(out, "{} rows are not understood: try a newer bpfrec", facts.not_understood)?;
     }

@@ -272,6 +272,15 @@ if record kmem.bpr -e kmem -- sh -c "{ echo; echo; echo; } | $dir/holds 50; slee
     done
 fi
 
+# ---- a budget that no recorder keeps: the programs take the page that says what to leave out, and each step is taken
+if record budget.bpr -e sched,offcpu,profile --max-rss 1M -- sh -c "$dir/burn 20 >/dev/null & sleep 24"; then
+    "$here/bpfrec" info budget.bpr >budget.info 2>>$dir/errors
+    n=$(grep -c ' rss: .* of 1048576 bytes$' budget.info)
+    expect "budget: all six steps" "$n: $(grep -E 'rss:' budget.info | tr '\n' ';')" [ "$n" = 6 ]
+    report offcputime budget.bpr --top 1 >budget.txt
+    expect "budget: the report says so" "$(grep '^#' budget.txt)" grep -q '^# user stacks were shed from ' budget.txt
+fi
+
 # ---- everything at once, killed
 "$here/bpfrec" record -q -o killed.bpr >killed.out 2>&1 &
 recorder=$!

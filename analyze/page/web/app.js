@@ -159,7 +159,7 @@ class App {
     const everything = { mask: this.mask, from: 0, to: bins.count };
     const cpu = recording.cpuByBin(everything, group => { const { cgroup } = recording.groups[group]; return this.colour.has(cgroup) ? cgroup : -1; });
     const hint = "Drag over a chart to compute the page for that span; click it to see the whole again.";
-    $("time-hint").textContent = recording.head.losses.length || recording.head.damaged.length ? hint + " Hatched: events were lost there." : hint;
+    $("time-hint").textContent = recording.head.losses.length || recording.head.damaged.length ? hint + " Hatched: events were lost there, or not recorded." : hint;
     if (cpu.size) {
       const parts = [...this.colour].filter(([cgroup]) => cpu.has(cgroup)).map(([cgroup, colour]) => [this.label(cgroup), colour, cpu.get(cgroup), cgroup]);
       if (cpu.has(-1)) parts.push(["others", REST, cpu.get(-1), null]);

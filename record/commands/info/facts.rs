@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bpfrec_format::meta::{self, reason};
 use bpfrec_format::{BlockRef, BlockType, Column, EndReason, Error, Segment, Source, Table, Trace, events};
 
+use super::cost::Cost;
+use super::shed::Sheds;
+
 /// Blocks and bytes of a type.
 #[derive(Default)]
 pub struct Size {
@@ -22,17 +25,6 @@ pub struct KindEvents {
     pub name: String,
     /// Events.
     pub events: u64,
-}
-
-/// What the recording cost, as it said itself last.
-#[derive(Default)]
-pub struct Cost {
-    /// CPU time of the recorder.
-    pub cpu_ns: u64,
-    /// CPU time of the BPF programs.
-    pub bpf_ns: u64,
-    /// Memory of the recorder.
-    pub max_rss_bytes: u64,
 }
 
 /// How stacks were taken.
@@ -92,6 +84,8 @@ pub struct Facts {
     pub recorder: Cost,
     /// Stacks that each source took, as the recorder said last: name of the source, whether of user space.
     pub stack_counts: BTreeMap<(String, bool), StackCounts>,
+    /// What was given up to stay within the budget.
+    pub sheds: Sheds,
     /// Rows and blocks that this version does not understand.
     pub not_understood: u64,
     /// What could not be read.
@@ -105,7 +99,6 @@ struct Ids {
     cgroups: HashSet<u64>,
     /// Functions and what is missing, as the last row says.
     binaries: HashMap<u64, (u64, String)>,
-    cost_ts_ns: u64,
 }
 
 /// Name of a source number.
@@ -218,15 +211,9 @@ impl Facts {
                     ids.binaries.insert(*id, (*symbols, missing));
                 }
             }
-            meta::RECORDER_STATS => {
-                let rows = field("ts_ns").iter().zip(field("cpu_ns")).zip(field("bpf_ns")).zip(field("max_rss_bytes"));
-                for (((ts_ns, cpu_ns), bpf_ns), max_rss_bytes) in rows {
-                    if *ts_ns >= ids.cost_ts_ns {
-                        ids.cost_ts_ns = *ts_ns;
-                        self.recorder = Cost { cpu_ns: *cpu_ns, bpf_ns: *bpf_ns, max_rss_bytes: *max_rss_bytes };
-                    }
-                }
-            }
+            meta::RECORDER_STATS => self.recorder.add(&field),
+            meta::SHED => self.sheds.add(&field, start_ns),
+            meta::SOURCE_STATS => self.recorder.add_sources(&field),
             meta::STACK_STATS => {
                 let rows = field("source").iter().zip(field("space")).zip(field("walked")).zip(field("remembered"));
                 let rows = rows.zip(field("checked")).zip(field("wrong")).zip(field("failed"));
