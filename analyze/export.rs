@@ -4,13 +4,21 @@
 //! that follow time get items in the order of their ends ([`items`]) and write each at once. Memory: that of the analyzer, and what
 //! grows with threads and distinct stacks; columns that a format wants apart wait in an unnamed file ([`spool`]).
 
+mod chrome;
+mod counters;
 mod csv;
+mod firefox;
 mod folded;
 mod items;
+mod lanes;
+mod perfetto;
 mod pprof;
 mod proto;
 mod scene;
+mod speedscope;
+mod spool;
 mod sums;
+mod tree;
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -31,7 +39,15 @@ use crate::text;
 pub use self::sums::Weight;
 
 /// All formats.
-pub const FORMATS: &[&Format] = &[&folded::FORMAT, &csv::FORMAT, &pprof::FORMAT];
+pub const FORMATS: &[&Format] = &[
+    &perfetto::FORMAT,
+    &pprof::FORMAT,
+    &speedscope::FORMAT,
+    &firefox::FORMAT,
+    &folded::FORMAT,
+    &chrome::FORMAT,
+    &csv::FORMAT,
+];
 
 /// A format that can be asked for.
 pub struct Format {

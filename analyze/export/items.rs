@@ -107,6 +107,8 @@ pub(super) struct InTime<'a> {
     items: Vec<Item>,
     /// Short waits, of which only sums are known, and their time.
     short: (u64, u64),
+    /// What ended before the recording's start: the probes come first.
+    before: u64,
 }
 
 impl<'a> InTime<'a> {
@@ -123,6 +125,7 @@ impl<'a> InTime<'a> {
             woken: FxHashMap::default(),
             items: Vec::new(),
             short: (0, 0),
+            before: 0,
         }
     }
 
@@ -145,6 +148,10 @@ impl<'a> InTime<'a> {
                 count(waits),
                 duration(ns)
             ));
+        }
+        if self.before > 0 {
+            let before = count(self.before);
+            notes.push(format!("{before} times on or off the CPU ended before the recording began and are left out"));
         }
         Ok(notes)
     }
@@ -192,6 +199,8 @@ impl<'a> InTime<'a> {
         if let Some((start_ns, end_ns)) = filter.part(off.start_ns(), off.end_ns) {
             let Off { tid, pid, cgroup_id, .. } = *off;
             self.items.push(Item { start_ns, end_ns, tid, pid, cgroup_id, what: What::Off(*off) });
+        } else if filter.takes_end(off.end_ns) {
+            self.before += 1;
         }
     }
 
@@ -244,6 +253,8 @@ impl Visitor for InTime<'_> {
             if let Some((start_ns, end_ns)) = filter.part(s.ts_ns, until_ns) {
                 let what = What::Running { cpu: s.cpu, end: s.end.filter(|_| end_ns == until_ns) };
                 self.items.push(Item { start_ns, end_ns, tid: s.tid, pid: s.pid, cgroup_id: s.cgroup_id, what });
+            } else if filter.takes_end(until_ns) {
+                self.before += 1;
             }
         }
         match &mut self.pairing {
