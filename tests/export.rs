@@ -91,7 +91,7 @@ fn of_testdata(format: &str) {
         export_and_check(format, &root().join("testdata/v1").join(name), &dir, &[]);
     }
     let burn = root().join("testdata/v1/burn-5.10.bpr");
-    export_and_check(format, &burn, &dir, &["--from", "200ms", "--to", "500ms"]);
+    export_and_check(format, &burn, &dir, &["--from", "2s", "--to", "3s"]);
     export_and_check(format, &burn, &dir, &["--cgroup", "/"]);
 }
 
@@ -188,10 +188,13 @@ fn hostile(path: &Path) {
         }
         // Three requests at once.
         let who = [("tid", 101), ("pid", 101), ("cgroup_id", 1010)];
-        (0..3).for_each(|i| drop(b.block("block_issue", ts + i * 10, 9 + i, &who)));
-        (0..3).for_each(|i| drop(b.block("block_complete", ts + 2000 - i * 10, 9 + i, &[])));
+        for i in 0..3 {
+            b.block("block_issue", ts + i * 10, 9 + i, &who);
+            b.block("block_complete", ts + 2000 - i * 10, 9 + i, &[]);
+        }
     }
     loss(&mut b, bpfrec_format::Source::Sched, ts + S, ts + 2 * S, 42);
+    loss(&mut b, bpfrec_format::Source::Profile, ts + S, ts + 2 * S, 7);
     b.event(1, "cpu_sample", ts + 3 * S, &[("tid", 100), ("pid", 100), ("kernel_stack_id", 7), ("cgroup_id", 1000)]);
     fs::write(path, b.bytes()).unwrap();
 }
@@ -205,10 +208,16 @@ fn hostile_names_and_losses_come_through() {
         let file = dir.0.join(format);
         let output = export(format, &trace, &file, &[]);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(3) && error.contains("# lost: 42 events (sched 42)"), "{format}: {error}");
+        assert!(output.status.code() == Some(3) && error.contains("profile 7)"), "{format}: {error}");
         check(format, &trace, &file, &[]);
         export_and_check(format, &trace, &dir, &["--pid", "101"]);
         export_and_check(format, &trace, &dir, &["--from", "100ms", "--to", "150ms"]);
+        // A loss of a source is one of what is made of it.
+        assert_eq!(
+            error.contains("(sched 42, "),
+            !matches!(format, "pprof" | "folded" | "speedscope"),
+            "{format}: {error}"
+        );
     }
     let text = |format: &str| fs::read_to_string(dir.0.join(format)).unwrap();
     for format in ["chrome", "firefox"] {

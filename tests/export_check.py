@@ -55,6 +55,7 @@ class Truth:
         self.samples = profile["samples"] if profile else 0
         self.hz = (profile or {}).get("sample_hz") or 99
         self.stacks = profile["stacks"] if profile else []
+        self.samples_lost = profile["lost"] if profile else 0
         runqlat = report("runqlat")
         self.waits = totals(runqlat)
         self.ios = totals(report("biolatency", "-Q"))
@@ -236,6 +237,8 @@ def pprof(truth):
         got = json.loads(run.stdout)
         sums = {name: int(value) for (name, _), value in zip(got["types"], got["sums"])}
         check("first string", got["first"], "")
+        if truth.samples_lost:
+            check("comments", any("events of profile" in c for c in got["comments"]), True)
         for name, value in expected.items():
             check(name, sums[name], value)
         if truth.samples:
