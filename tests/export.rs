@@ -15,8 +15,8 @@ use bpfrec_format::Registry;
 use common::{Builder, S, T0, V, loss};
 
 const FORMATS: [&str; 7] = ["perfetto", "pprof", "speedscope", "firefox", "folded", "chrome", "csv"];
-/// What is there of each trace: formats that need stacks refuse the third.
-const TRACES: [&str; 3] = ["burn-5.10.bpr", "memory-6.18.bpr", "null-blk-6.1.bpr"];
+/// Formats that need stacks refuse the last two.
+const TRACES: [&str; 4] = ["burn-5.10.bpr", "memory-6.18.bpr", "null-blk-6.1.bpr", "killed-6.18.bpr"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -82,7 +82,8 @@ fn export_and_check(format: &str, trace: &Path, dir: &Dir, options: &[&str]) {
 }
 
 fn possible(format: &str, trace: &str) -> bool {
-    !(trace.starts_with("null-blk") && matches!(format, "pprof" | "folded" | "speedscope"))
+    let has_stacks = !trace.starts_with("null-blk") && !trace.starts_with("killed");
+    has_stacks || !matches!(format, "pprof" | "folded" | "speedscope")
 }
 
 fn of_testdata(format: &str) {

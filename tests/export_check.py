@@ -187,7 +187,9 @@ def csv_(truth):
         check("allocations", round(count["memory"]), allocated(truth.heap)["count"])
         check("bytes", bytes_["memory"], allocated(truth.heap)["bytes"])
     import duckdb
-    query = "SELECT what, count(*), sum(dur_ns)::BIGINT FROM read_csv(?, header = true, all_varchar = false, sample_size = -1) GROUP BY what"
+    # Types are found out by DuckDB itself; a file without lines has none.
+    length = "sum(dur_ns)::BIGINT" if rows else "0"
+    query = f"SELECT what, count(*), {length} FROM read_csv(?, header = true, sample_size = -1) GROUP BY what"
     found = {what: (n, total or 0) for what, n, total in duckdb.execute(query, [FILE]).fetchall()}
     check("DuckDB", found, {what: (rows[what], ns[what]) for what in rows})
 

@@ -151,7 +151,7 @@ impl<'a> InTime<'a> {
         }
         if self.before > 0 {
             let before = count(self.before);
-            notes.push(format!("{before} times on or off the CPU ended before the recording began and are left out"));
+            notes.push(format!("{before} waits ended before the recording began and are left out"));
         }
         Ok(notes)
     }
@@ -249,12 +249,12 @@ impl Visitor for InTime<'_> {
         let filter: &Filter = self.scene.filter;
         self.waits(slab);
         for s in slab.slices.iter().filter(|s| filter.takes_task(s.pid, s.cgroup_id)) {
+            // As in the summary: also what ran before the recorder was ready counts.
             let until_ns = s.ts_ns + s.dur_ns;
-            if let Some((start_ns, end_ns)) = filter.part(s.ts_ns, until_ns) {
+            let (start_ns, end_ns) = (s.ts_ns.max(filter.from_ns), until_ns.min(filter.to_ns));
+            if start_ns < end_ns || start_ns == end_ns && s.dur_ns == 0 {
                 let what = What::Running { cpu: s.cpu, end: s.end.filter(|_| end_ns == until_ns) };
                 self.items.push(Item { start_ns, end_ns, tid: s.tid, pid: s.pid, cgroup_id: s.cgroup_id, what });
-            } else if filter.takes_end(until_ns) {
-                self.before += 1;
             }
         }
         match &mut self.pairing {

@@ -47,6 +47,7 @@ mod field {
     pub const PERIOD_TYPE: u64 = 11;
     pub const PERIOD: u64 = 12;
     pub const COMMENT: u64 = 13;
+    pub const DEFAULT_SAMPLE_TYPE: u64 = 14;
 }
 
 /// A profile that is being written.
@@ -236,6 +237,12 @@ fn write(scene: &Scene<'_>, sums: &Sums<'_>, out: &mut Out<'_>) -> Result<()> {
         period.uint(field::PERIOD, scene.sample_ns(1));
         w.gz.write_all(period.as_bytes())?;
     }
+    // What is shown first: CPU time before time off the CPU before live memory.
+    let shown = ["cpu", "offcpu", "inuse_space"].into_iter().zip(has).find_map(|(name, has)| has.then_some(name));
+    let shown = w.string(shown.unwrap_or_default())?;
+    let mut default = Message::default();
+    default.uint(field::DEFAULT_SAMPLE_TYPE, shown);
+    w.gz.write_all(default.as_bytes())?;
     for note in scene.loss_lines(&sums.damage) {
         let number = w.string(&note)?;
         let mut comment = Message::default();

@@ -36,12 +36,13 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Rounds of one block a kind.
-const ROUNDS: u64 = 25;
+const ROUNDS: u64 = 16;
 /// Events of a kind in a block.
 const BLOCK: u64 = 10_000;
 const THREADS: u64 = 50;
-/// What a trace that is four times as long may take more; a slab is larger than all that differs.
-const MORE: usize = 8 << 20;
+/// What a trace that is four times as long may take more: the buffer of columns, which the short one does not fill, and what
+/// two threads happen to hold at the same moment. The longer output is larger by hundreds of MiB.
+const MORE: usize = 24 << 20;
 
 /// Threads that take turns on a CPU, with samples, waits and requests.
 fn trace(rounds: u64) -> Trace {
