@@ -94,6 +94,14 @@ impl Filter {
         end_ns.min(self.to_ns).saturating_sub(start_ns.max(self.from_ns).max(self.first_ns))
     }
 
+    /// The part of a stretch of time that [`Filter::part_ns`] measures; `None` when there is none. What takes no time is a part
+    /// of the window in which it ends.
+    #[inline]
+    pub fn part(&self, start_ns: u64, end_ns: u64) -> Option<(u64, u64)> {
+        let part = (start_ns.max(self.from_ns).max(self.first_ns), end_ns.min(self.to_ns));
+        (part.0 < part.1 || part.0 == part.1 && start_ns == end_ns).then_some(part)
+    }
+
     /// Whether a stretch of time ends in the window. It ends in one of windows that follow upon each other.
     #[inline]
     pub fn takes_end(&self, end_ns: u64) -> bool {

@@ -5,7 +5,7 @@
 //!   |                 \
 //!   '--pass 2--> Slab: events of a stretch of time, in order --> waits, slices, I/O, memory (sched, block_io, memory)
 //!                       \                                         /
-//!                        Visitor: tables (Parquet)  reports (text, JSON, SVG)
+//!                        Visitor: tables (Parquet)  reports (text, JSON, SVG)  export (formats of others)
 //! ```
 //!
 //! What is damaged or unknown is counted and stepped over. Memory is bounded by what [`slab`] says and by [`meta::Meta`].
@@ -44,6 +44,7 @@ pub mod slab;
 pub mod bundle;
 mod constants;
 pub mod everything;
+pub mod export;
 pub mod filter;
 pub mod flamegraph;
 pub mod histogram;

@@ -8,11 +8,12 @@ pub mod memleak;
 pub mod offcputime;
 pub mod profile;
 pub mod runqlat;
-mod stack_lines;
+pub(crate) mod stack_lines;
 pub mod summary;
 mod waits_missing;
 pub mod wakeups;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::histogram::{Histogram, Unit};
 use crate::meta::Meta;
+use crate::offcpu::What;
 use crate::pipeline::{self, Options, Reading, Visitor};
 use crate::sched::Unpaired;
 use crate::sheds::Shed;
@@ -171,6 +173,26 @@ pub trait Report: Visitor {
     }
 }
 
+/// What a report summed of one stack of a thread or process, for exports.
+pub(crate) struct OfStack<'a> {
+    /// Process; 0 where the memory is the kernel's.
+    pub pid: u32,
+    /// Thread, where sums are by thread.
+    pub tid: Option<u32>,
+    /// Its name.
+    pub comm: Cow<'a, str>,
+    /// Kernel stack; 0: none.
+    pub kernel: u64,
+    /// User stack; 0: none.
+    pub user: u64,
+    /// What kind of waits these are.
+    pub what: What,
+    /// How memory was asked for.
+    pub op: Option<u8>,
+    /// `profile`: samples; `offcputime`: waits, ns; `memleak`: allocations and bytes, and those that were not freed.
+    pub values: [u64; 4],
+}
+
 /// A finished report.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -249,8 +271,14 @@ pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<
 
 /// All notes of a report: losses, damage, its own.
 pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context<'_>) -> Vec<String> {
+    let mut notes = loss_notes(context, report.sources(context.meta, kind));
+    notes.extend(report.notes(context));
+    notes
+}
+
+/// Notes about what was lost of these sources, and about damage.
+pub(crate) fn loss_notes(context: &Context<'_>, sources: &[Source]) -> Vec<String> {
     let mut notes = Vec::new();
-    let sources = report.sources(context.meta, kind);
     let lost = context.lost(sources);
     if lost > 0 {
         let by_source = sources.iter().map(|s| (s.name(), context.lost(&[*s]))).filter(|(_, n)| *n > 0);
@@ -268,7 +296,6 @@ pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context
         notes.push(format!("... and shed {} times more: --json and table `loss` have all", shed.len() - SHEDS));
     }
     notes.extend(damage_note(&context.reading.damage));
-    notes.extend(report.notes(context));
     notes
 }
 

@@ -38,6 +38,9 @@ pub enum Command {
     /// One report
     #[cfg(feature = "analyze")]
     Report(crate::commands::report::ReportArgs),
+    /// A trace in the formats of other programs: perfetto, pprof, speedscope, firefox, folded, chrome, csv
+    #[cfg(feature = "analyze")]
+    Export(crate::commands::export::ExportArgs),
     /// What a trace holds, what was lost and what the recording cost
     Info(InfoArgs),
     /// Check every checksum; exit code 3 when the trace is damaged or unfinished

@@ -13,13 +13,14 @@ use bpfrec_format::Source;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::{Context, Flag, Flags, Report, ReportKind};
+use super::{Context, Flag, Flags, OfStack, Report, ReportKind};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, parse_duration};
 use crate::histogram::{Histogram, Unit};
 use crate::losses::Spans;
 use crate::memory::{Fate, Life, Of, op};
 use crate::meta::Meta;
+use crate::offcpu::What;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
 use group::{Group, Key};
@@ -227,6 +228,28 @@ impl Memleak {
         if self.addresses {
             self.shown.entry((kernel, section)).or_default().push((life.bytes, life.addr));
         }
+    }
+
+    /// All stacks of each process and of the kernel, with what was allocated and what is outstanding.
+    pub(crate) fn of_stacks<'a>(&self, meta: &'a Meta) -> Vec<OfStack<'a>> {
+        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        groups.sort_unstable_by_key(|g| g.key);
+        let of = |g: &Group| {
+            let Key { kernel, stack, pid, op, .. } = g.key;
+            let of_kernel = |of: u64| if kernel { (of, 0) } else { (0, of) };
+            let ((kernel_stack, user), all, live) = (of_kernel(stack), &g.allocated, &g.outstanding.all);
+            OfStack {
+                pid,
+                tid: None,
+                comm: if kernel { "[kernel]" } else { meta.tasks.comm(pid, g.first_ns) }.into(),
+                kernel: kernel_stack,
+                user,
+                what: What::Wait,
+                op: Some(op),
+                values: [all.count(), all.bytes(), live.count(), live.bytes()],
+            }
+        };
+        groups.into_iter().map(of).collect()
     }
 
     /// Stacks with their growth, the largest first.

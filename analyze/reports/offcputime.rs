@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use self::wanted::Wanted;
 use super::stack_lines::{self, Names, Pair, Show, folded_name, folded_part};
-use super::{Context, Flag, Flags, Report, ReportKind, waits_missing};
+use super::{Context, Flag, Flags, OfStack, Report, ReportKind, waits_missing};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::flamegraph::{self, Cell, Line};
@@ -205,6 +205,21 @@ impl Offcputime {
                 None => "[waits shorter than --min-wait]".into(),
             }),
         }
+    }
+
+    /// All stacks with their waits and time.
+    pub(crate) fn of_stacks(&self, meta: &Meta) -> Vec<OfStack<'_>> {
+        let of = |(key, sum): (Key, Sum)| OfStack {
+            pid: key.pid,
+            tid: (self.by == By::Thread).then_some(key.who as u32),
+            comm: std::borrow::Cow::Owned(self.who(meta, &key).into_owned()),
+            kernel: key.stacks.kernel,
+            user: key.stacks.user,
+            what: key.what,
+            op: None,
+            values: [sum.waits, sum.ns, 0, 0],
+        };
+        self.sorted().into_iter().map(of).collect()
     }
 
     /// The flamegraph of what was gathered.

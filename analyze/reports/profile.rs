@@ -8,12 +8,13 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
 use super::stack_lines::{self, Names, Pair, Show, folded_name};
-use super::{Context, Flag, Flags, Report, ReportKind};
+use super::{Context, Flag, Flags, OfStack, Report, ReportKind};
 use crate::cut::{self, Cut};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::flamegraph::{self, Line};
 use crate::meta::Meta;
+use crate::offcpu::What;
 use crate::pipeline::{Need, Visitor};
 use crate::slab::Slab;
 use crate::symbols::coverage::Coverage;
@@ -85,6 +86,21 @@ impl Profile {
             (line, count)
         };
         stack_lines::folded_lines(self.sorted().into_iter().map(line), 1, out);
+    }
+
+    /// All stacks with their samples.
+    pub(crate) fn of_stacks(&self) -> Vec<OfStack<'_>> {
+        let of = |(key, count): (Key, u64)| OfStack {
+            pid: key.pid,
+            tid: None,
+            comm: self.comms.get(key.comm).into(),
+            kernel: key.stacks.kernel,
+            user: key.stacks.user,
+            what: What::Wait,
+            op: None,
+            values: [count, 0, 0, 0],
+        };
+        self.sorted().into_iter().map(of).collect()
     }
 
     /// The flamegraph of what was gathered.

@@ -183,18 +183,18 @@ impl Pair {
 }
 
 /// A name as a part of a folded line: `;` parts frames, and the last space the count.
-pub(super) fn folded_name(name: &str) -> String {
+pub(crate) fn folded_name(name: &str) -> String {
     plain(name).replace(';', ":")
 }
 
 /// Adds a part to a folded line.
-pub(super) fn folded_part(name: &str, line: &mut String) {
+pub(crate) fn folded_part(name: &str, line: &mut String) {
     line.push(';');
     line.push_str(&folded_name(name));
 }
 
 /// Prints folded lines, those that are the same as one, by falling value; a value is divided by `unit`.
-pub(super) fn folded_lines(lines: impl IntoIterator<Item = (String, u64)>, unit: u64, out: &mut String) {
+pub(crate) fn folded_lines(lines: impl IntoIterator<Item = (String, u64)>, unit: u64, out: &mut String) {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for (line, value) in lines {
         *all.entry(line).or_default() += value;
