@@ -67,6 +67,13 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
+    /// Adds all that another one holds.
+    pub fn join(&mut self, other: &Histogram) {
+        self.slots.iter_mut().zip(&other.slots).for_each(|(mine, n)| *mine += n);
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
     /// (low, high, count) up to the last bucket that holds anything.
     pub fn buckets(&self) -> Vec<(u64, u64, u64)> {
         let last = self.slots.iter().rposition(|n| *n > 0);
@@ -120,6 +127,21 @@ impl Quantiles {
         self.slots[slot] += 1;
         self.count += 1;
         self.max = self.max.max(value);
+    }
+
+    /// Adds all that another one holds.
+    pub fn join(&mut self, other: &Quantiles) {
+        self.slots.resize(self.slots.len().max(other.slots.len()), 0);
+        self.slots.iter_mut().zip(&other.slots).for_each(|(mine, n)| *mine += n);
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many values are larger than `value`, those in its own step by half.
+    pub fn above(&self, value: u64) -> f64 {
+        let slot = slot_of(value);
+        let own = self.slots.get(slot).copied().unwrap_or(0);
+        self.slots.iter().skip(slot + 1).sum::<u64>() as f64 + own as f64 / 2.0
     }
 
     /// The value that `share` of all values do not exceed; 0 without values.
@@ -179,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn joined() {
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        (one.add(3000, Unit::Usecs), other.add(3500, Unit::Usecs), other.add(90_000, Unit::Usecs));
+        one.join(&other);
+        assert_eq!((one.count, one.sum_ns, one.buckets()[1], one.buckets()[6]), (3, 96_500, (2, 3, 2), (64, 127, 1)));
+    }
+
+    #[test]
     fn edges() {
         let mut h = Histogram::default();
         h.text(Unit::Usecs, &mut String::new());
@@ -203,6 +233,13 @@ mod tests {
             assert!(found >= exact && found <= exact * 1.017, "{share} {found} {exact}");
         }
         assert_eq!(q.quantile(1.0), 1_700_000);
+        let median = q.quantile(0.5);
+        assert!((q.above(median) - 50_000.0).abs() < 1700.0 && q.above(u64::MAX) == 0.0);
+        let mut both = Quantiles::default();
+        (1..=10u64).for_each(|v| both.add(v));
+        assert_eq!((both.above(10), both.above(7), both.above(0)), (0.5, 3.5, 10.0));
+        both.join(&q);
+        assert_eq!((both.count, both.max, both.above(8)), (100_010, 1_700_000, 100_002.5));
         q.add(u64::MAX);
         assert_eq!(q.quantile(1.0), u64::MAX);
         for value in [0, 127, 128, 129, 255, 256, 1 << 40, u64::MAX] {

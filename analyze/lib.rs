@@ -42,6 +42,7 @@ pub mod slab;
 // Results.
 pub mod bundle;
 mod constants;
+pub mod diff;
 pub mod everything;
 pub mod filter;
 pub mod flamegraph;

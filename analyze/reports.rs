@@ -8,7 +8,7 @@ pub mod memleak;
 pub mod offcputime;
 pub mod profile;
 pub mod runqlat;
-mod stack_lines;
+pub(crate) mod stack_lines;
 pub mod summary;
 mod waits_missing;
 pub mod wakeups;
@@ -254,7 +254,7 @@ pub(crate) fn notes_of(kind: &ReportKind, report: &dyn Report, context: &Context
 }
 
 /// The note about damage.
-fn damage_note(damage: &Damage) -> Option<String> {
+pub(crate) fn damage_note(damage: &Damage) -> Option<String> {
     let parts = [
         (damage.blocks, "damaged blocks"),
         (damage.events, "events in them"),

@@ -38,6 +38,9 @@ pub enum Command {
     /// One report
     #[cfg(feature = "analyze")]
     Report(crate::commands::report::ReportArgs),
+    /// What changed from one trace to another, and what of it is more than noise
+    #[cfg(feature = "analyze")]
+    Diff(crate::commands::diff::DiffArgs),
     /// What a trace holds, what was lost and what the recording cost
     Info(InfoArgs),
     /// Check every checksum; exit code 3 when the trace is damaged or unfinished

@@ -12,6 +12,8 @@ mod beside;
 #[cfg(feature = "analyze")]
 pub mod bundle;
 pub mod completions;
+#[cfg(feature = "analyze")]
+pub mod diff;
 pub mod info;
 pub mod man;
 #[cfg(feature = "analyze")]

@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         Command::Analyze(args) => commands::analyze::run(args),
         #[cfg(feature = "analyze")]
         Command::Report(args) => commands::report::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Diff(args) => commands::diff::run(args),
         Command::Info(args) => commands::info::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Recover(args) => commands::recover::run(args),
