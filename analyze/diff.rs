@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use bpfrec_format::Source;
 
 use self::compare::{Latency, Of, Table, Unit};
-use self::gather::Waiting;
-use self::side::{Amounts, Path, THREAD};
 pub use self::drawing::Stacks;
+use self::gather::Waiting;
 pub use self::side::Side;
+use self::side::{Amounts, Path, THREAD};
 pub use self::stretches::{Unfit, length_ns};
 use crate::error::{Error, Result};
 
@@ -50,7 +50,8 @@ impl Diff {
     pub fn new(before: Side, after: Side, by: By, unfit: Option<Unfit>) -> Result<Diff> {
         let sides = [&before, &after];
         if !side::SOURCES.iter().any(|source| sides.iter().all(|side| side.has(*source))) {
-            let names = |side: &Side| side::SOURCES.iter().filter(|s| side.has(**s)).map(|s| s.name()).collect::<Vec<_>>();
+            let names =
+                |side: &Side| side::SOURCES.iter().filter(|s| side.has(**s)).map(|s| s.name()).collect::<Vec<_>>();
             let (one, other) = (names(&before).join(","), names(&after).join(","));
             return Err(Error::asked(format!(
                 "nothing can be compared: {} has {one}, {} has {other}; record both with the same -e",
@@ -88,7 +89,12 @@ fn tables(sides: [&Side; 2], by: By) -> Vec<Table> {
                 "cgroup" => named(&of(side).cgroups, THREAD),
                 _ => named(&of(side).processes, THREAD),
             });
-            compare::table(sides, by, Of { what, of: by_what, unit, source, weight }, [&rows[0], &rows[1]])
+            compare::table(
+                sides,
+                by,
+                Of { what, of: by_what, unit, source, weight, made_of: None },
+                [&rows[0], &rows[1]],
+            )
         });
         tables.extend([cgroups, processes].into_iter().flatten());
     };
@@ -100,8 +106,10 @@ fn tables(sides: [&Side; 2], by: By) -> Vec<Table> {
         ledger("CPU samples", Unit::Samples, Source::Profile, |side| &side.sampled, weight);
     }
     ledger("block I/O requests", Unit::Requests, Source::Block, |side| &side.requests, once);
-    let samples = Of { what: "CPU samples", of: "stack", unit: Unit::Samples, source: Source::Profile, weight };
-    let off = Of { what: "time off the CPU", of: "stack", unit: Unit::Ns, source: Source::Offcpu, weight: once };
+    let (unit, source) = (Unit::Samples, Source::Profile);
+    let samples = Of { what: "CPU samples", of: "stack", unit, source, weight, made_of: None };
+    let (unit, source, made_of) = (Unit::Ns, Source::Offcpu, Some(sides.map(|side| &side.waits)));
+    let off = Of { what: "time off the CPU", of: "stack", unit, source, weight: once, made_of };
     tables.extend(compare::table(sides, by, samples, sides.map(|side| &side.samples)));
     tables.extend(compare::table(sides, by, off, sides.map(|side| &side.off)));
     tables
@@ -137,7 +145,9 @@ fn notes(sides: [&Side; 2]) -> Vec<String> {
     if hz_weight(sides) != [1.0, 1.0] {
         let hz = sides.map(|side| side.sample_hz.unwrap_or(0));
         let [before, after] = hz;
-        notes.push(format!("sampled {before} times a second before, {after} after: samples after are told as at {before}"));
+        notes.push(format!(
+            "sampled {before} times a second before, {after} after: samples after are told as at {before}"
+        ));
     }
     for (side, when) in sides.into_iter().zip(["before", "after"]) {
         for (source, lost) in side.lost.iter().filter(|(_, lost)| **lost > 0) {

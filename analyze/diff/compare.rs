@@ -166,7 +166,8 @@ pub(super) fn latency(sides: [&Side; 2], by: By, waiting: Waiting) -> Option<Lat
         let verdict = if few { Verdict::few() } else { Verdict::of(kept.p(above, count)) };
         (share, Change { before, after, verdict })
     };
-    let quantiles = QUANTILES.map(quantile).into();
+    // Of no waits there is no quantile.
+    let quantiles = if counts.contains(&0) { Vec::new() } else { QUANTILES.map(quantile).into() };
     let by_side = [0, 1].map(|side: usize| joined[side].histogram.buckets());
     let longest = if by_side[0].len() > by_side[1].len() { &by_side[0] } else { &by_side[1] };
     let scale = [0, 1].map(|side: usize| match by {
@@ -183,17 +184,19 @@ pub(super) fn latency(sides: [&Side; 2], by: By, waiting: Waiting) -> Option<Lat
 }
 
 /// What a table is of.
-pub(super) struct Of {
+pub(super) struct Of<'a> {
     pub(super) what: &'static str,
     pub(super) of: &'static str,
     pub(super) unit: Unit,
     pub(super) source: Source,
     /// What an amount of each side counts for.
     pub(super) weight: [f64; 2],
+    /// Of times: what they are made of. One that is longer than a stretch makes several alike.
+    pub(super) made_of: Option<[&'a BTreeMap<Path, Amounts>; 2]>,
 }
 
 /// Compares amounts; `None` where not both sides recorded them, or there are none.
-pub(super) fn table(sides: [&Side; 2], by: By, of: Of, rows: [&BTreeMap<Path, Amounts>; 2]) -> Option<Table> {
+pub(super) fn table(sides: [&Side; 2], by: By, of: Of<'_>, rows: [&BTreeMap<Path, Amounts>; 2]) -> Option<Table> {
     if !sides.iter().all(|side| side.has(of.source)) {
         return None;
     }
@@ -230,7 +233,19 @@ pub(super) fn table(sides: [&Side; 2], by: By, of: Of, rows: [&BTreeMap<Path, Am
     weighed.sort_by(|a, b| share(&b.1).total_cmp(&share(&a.1)).then_with(|| a.0.cmp(b.0)));
     let light = weighed.split_off(weighed.len().min(TESTED));
     let rest = light.iter().fold([0.0, 0.0], |sum, (_, amounts)| [sum[0] + amounts[0], sum[1] + amounts[1]]);
+    let long = |key: &Path| {
+        of.made_of.is_some_and(|made_of| {
+            (0..2).any(|side| {
+                let times =
+                    sum(side, &|i| made_of[side].get(key).unwrap_or(&none).get(&(i as u32)).map_or(0.0, |n| *n as f64));
+                sum(side, &|i| amount(side, key, i)) > times * sides[side].stretches.length_ns as f64
+            })
+        })
+    };
     let row = |(key, [before, after]): (&Path, [f64; 2])| {
+        if long(key) {
+            return (key.clone(), Change { before, after, verdict: Verdict::few() });
+        }
         let part = |side: usize, i: usize| amount(side, key, i);
         let p = match by {
             By::Time => kept.p(part, |side, _| sides[side].stretch_s()),

@@ -102,6 +102,8 @@ pub(super) struct Gather {
     pub(super) samples: Sums<StackKey>,
     /// Nanoseconds off the CPU, of threads of programs.
     pub(super) off: Sums<StackKey>,
+    /// Waits that this is of, in the stretches in which they end or the trace does.
+    pub(super) waits: Sums<StackKey>,
     pub(super) comms: Names,
 }
 
@@ -119,6 +121,7 @@ impl Gather {
             sampled: Sums::default(),
             samples: Sums::default(),
             off: Sums::default(),
+            waits: Sums::default(),
             comms: Names::default(),
         }
     }
@@ -196,13 +199,21 @@ impl Gather {
                 // Told as a sum, at one moment.
                 if let Some(stretch) = ends {
                     self.off.add(key, stretch, off.wait_ns);
+                    self.waits.add(key, stretch, off.count.into());
                 }
                 continue;
             }
             key.stacks = Pair { kernel: off.kernel, user: off.user };
             let (from, to) = (off.start_ns().max(self.filter.from_ns), off.end_ns.min(self.filter.to_ns));
             let sums = &mut self.off;
-            self.stretches.split(from, to, |stretch, ns| sums.add(key, stretch, ns));
+            let mut last = None;
+            self.stretches.split(from, to, |stretch, ns| {
+                sums.add(key, stretch, ns);
+                last = Some(stretch);
+            });
+            if let Some(stretch) = last {
+                self.waits.add(key, stretch, 1);
+            }
             if let Some(stretch) = ends.filter(|_| off.what == What::Wait) {
                 self.lengths[Waiting::Event as usize][stretch].add(off.wait_ns);
             }

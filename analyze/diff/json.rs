@@ -61,9 +61,7 @@ fn stretches(stretches: [(usize, usize); 2]) -> Value {
 fn latency(latency: &Latency) -> Value {
     let (title, one) = latency.waiting.names();
     let quantile = |(share, ns): &(f64, Change)| change(ns, json!({"name": quantile_name(*share), "share": share}));
-    let bucket = |(low, high, [before, after]): &(u64, u64, [f64; 2])| {
-        json!({"low": low, "high": high, "before": before, "after": after})
-    };
+    let bucket = |(low, high, [before, after]): &(u64, u64, [f64; 2])| json!({"low": low, "high": high, "before": before, "after": after});
     json!({
         "title": title,
         "of": one,

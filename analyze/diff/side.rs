@@ -61,6 +61,8 @@ pub struct Side {
     pub(super) sampled: Ledger,
     pub(super) samples: BTreeMap<Path, Amounts>,
     pub(super) off: BTreeMap<Path, Amounts>,
+    /// Waits that this is of.
+    pub(super) waits: BTreeMap<Path, Amounts>,
 }
 
 impl Side {
@@ -99,7 +101,8 @@ impl Side {
             }
         }
         notes.extend(reports::damage_note(&reading.damage));
-        let (samples, off) = (paths(&gather.samples, &gather, &context), paths(&gather.off, &gather, &context));
+        let [samples, off, waits] =
+            [&gather.samples, &gather.off, &gather.waits].map(|sums| paths(sums, &gather, &context));
         if let Some(symbols) = context.symbols.get() {
             notes.extend(symbols.notes.iter().map(|note| text::plain(note).into_owned()));
         }
@@ -123,6 +126,7 @@ impl Side {
             sampled: ledger(&gather.sampled),
             samples,
             off,
+            waits,
             stretches: gather.stretches,
             lengths: gather.lengths,
         })

@@ -10,7 +10,7 @@ use super::{By, Diff};
 use crate::text::{count, duration, plain, utc};
 
 /// Frames of a stack that a line has room for.
-const FRAMES: usize = 6;
+const FRAMES: usize = 8;
 /// Sentences about changes that are more than noise.
 const MOST_CHANGES: usize = 12;
 /// Width of the bars.
@@ -94,7 +94,10 @@ impl Diff {
                 let [before, after] = [change.before, change.after].map(|value| amount(value, table.unit, by));
                 let per = if by == By::Time { " a second" } else { "" };
                 let percent = if change.status().is_empty() { percent(change) } else { change.status().into() };
-                all.push(format!("{} by {}, {name}: {before} before, {after} after{per} ({percent})", table.what, table.of));
+                all.push(format!(
+                    "{} by {}, {name}: {before} before, {after} after{per} ({percent})",
+                    table.what, table.of
+                ));
             }
         }
         all
@@ -178,7 +181,11 @@ impl Diff {
         if light > 0 {
             let change = Change { before, after, verdict: Verdict::default() };
             let [before, after] = [change.before, change.after].map(|value| amount(value, table.unit, self.by));
-            let _ = writeln!(out, "{before:>12} {after:>12} {:>12} {:>10}  {:<26} ({light} that weigh less, together)", "", "", "");
+            let _ = writeln!(
+                out,
+                "{before:>12} {after:>12} {:>12} {:>10}  {:<26} ({light} that weigh less, together)",
+                "", "", ""
+            );
         }
         let hidden = table.rows.len().saturating_sub(top);
         if hidden > 0 {
@@ -243,7 +250,13 @@ fn verdict(verdict: &Verdict) -> String {
 }
 
 fn p_text(p: f64) -> String {
-    if p < 0.001 { format!("{p:.4}") } else if p < 0.1 { format!("{p:.3}") } else { format!("{p:.2}") }
+    if p < 0.001 {
+        format!("{p:.4}")
+    } else if p < 0.1 {
+        format!("{p:.3}")
+    } else {
+        format!("{p:.2}")
+    }
 }
 
 fn percent(change: &Change) -> String {

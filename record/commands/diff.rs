@@ -107,7 +107,8 @@ pub fn run(args: DiffArgs) -> Result<u8> {
             [(&args.svg, Stacks::Cpu, "profile"), (&args.offcpu_svg, Stacks::OffCpu, "offcpu")]
         {
             if let Some(path) = path {
-                let missing = || format!("{}: not both traces have `{source}`: record with -e {source}", path.display());
+                let missing =
+                    || format!("{}: not both traces have `{source}`: record with -e {source}", path.display());
                 write(path, diff.svg(stacks).with_context(missing)??)?;
             }
         }

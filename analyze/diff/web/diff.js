@@ -38,9 +38,9 @@ function row(name, before, after, change, verdict, is_change, name_class) {
     el("td", { class: "name " + (name_class || "") }, name));
 }
 
-function head(last) {
+function head(last, first) {
   return el("thead", {}, el("tr", {},
-    el("th", {}, "before"), el("th", {}, "after"), el("th", {}, "change"), el("th", { class: "left" }, "verdict"), el("th", { class: "left name" }, last)));
+    first && el("th", {}, first), el("th", {}, "before"), el("th", {}, "after"), el("th", {}, "change"), el("th", { class: "left" }, "verdict"), last && el("th", { class: "left name" }, last)));
 }
 
 const isChange = row => row.verdict === "more than noise";
@@ -50,8 +50,9 @@ function section(title, ...children) {
 }
 
 function latencySection(l, by) {
-  const rows = [row("a second", figure(l.rate.before), figure(l.rate.after), changeText(l.rate), verdictText(l.rate), isChange(l.rate))];
-  for (const q of l.quantiles) rows.push(row(q.name, duration(q.before), duration(q.after), changeText(q), verdictText(q), isChange(q)));
+  const one = (name, r, unit) => el("tr", { class: isChange(r) ? "change" : "" }, el("th", {}, name), el("td", {}, unit(r.before)),
+    el("td", {}, unit(r.after)), el("td", {}, changeText(r)), el("td", { class: "verdict" }, verdictText(r)));
+  const rows = [one("a second", l.rate, figure), ...l.quantiles.map(q => one(q.name, q, duration))];
   const most = Math.max(...l.buckets.flatMap(b => [b.before, b.after]), Number.MIN_VALUE);
   const bars = l.buckets.map(b => {
     const bar = side => {
@@ -67,7 +68,7 @@ function latencySection(l, by) {
   return section(first.toUpperCase() + rest.join(""),
     el("p", { class: "hint" }, `${count(l.counts.before)} ${l.of} before, ${count(l.counts.after)} after`),
     leftOut(l),
-    el("div", { class: "scroll" }, el("table", { class: "data quantiles-table" }, head(""), el("tbody", {}, rows))),
+    el("div", { class: "scroll" }, el("table", { class: "data quantiles-table" }, head(null, " "), el("tbody", {}, rows))),
     el("div", { class: "legend" }, el("span", { class: "key-before" }, el("i"), "before"), el("span", { class: "key-after" }, el("i"), "after"),
       by === "samples" ? "of all" : "a second"),
     el("div", { class: "scroll" }, el("table", { class: "buckets" }, el("tbody", {}, bars))));
@@ -105,7 +106,13 @@ function fillDiff({ head: data, columns }) {
   document.title = `bpfrec diff: ${diff.before.trace} → ${diff.after.trace}`;
   const side = s => [s.trace, `${s.host} ${s.kernel}, ${duration(s.duration_ns)} from ${new Date(s.begin_unix_ns / 1e6).toISOString().slice(0, 19).replace("T", " ")} UTC`];
   $("facts").append(fact("Before", ...side(diff.before)), fact("After", ...side(diff.after)), fact("Amounts", data.amounts));
-  $("changes-list").append(...diff.changes.map(text => el("li", {}, text)));
+  const changes = diff.changes.map(text => el("li", {}, text));
+  $("changes-list").append(...changes.slice(0, DIFF_ROWS));
+  if (changes.length > DIFF_ROWS) {
+    $("changes-list").after(el("button", {
+      type: "button", class: "more", onclick: event => { $("changes-list").append(...changes); event.currentTarget.remove(); },
+    }, `All ${changes.length}`));
+  }
   if (!diff.changes.length) $("changes-list").replaceWith(el("p", {}, diff.unfit ? "No verdict." : "Nothing."));
   $("verdicts").textContent = data.verdicts;
   $("latencies").append(...diff.latencies.map(l => latencySection(l, by)));
