@@ -279,7 +279,7 @@ fn stacks_and_processes_come_and_go() {
     );
 
     let svg = String::from_utf8(diff.svg(Stacks::Cpu).unwrap().unwrap()).unwrap();
-    assert!(svg.contains("hot_[k]") && svg.contains("a.bpr to b.bpr") && !svg.contains(">old<"));
+    assert!(svg.contains("hot (") && svg.contains("a.bpr to b.bpr") && !svg.contains(">old<"));
     assert!(diff.svg(Stacks::OffCpu).unwrap().is_ok());
     assert!(compare(&LOAD.trace(), &LOAD.trace(), By::Time).svg(Stacks::Cpu).is_none());
 }
