@@ -47,9 +47,9 @@ impl Stacks {
     /// What a whole number stands for, and how many of it are an amount of one.
     pub(super) fn unit(self, by: By) -> (&'static str, f64) {
         match (by, self) {
-            (By::Samples, _) => ("millionths of all", 1e6),
-            (By::Time, Stacks::Cpu) => ("samples in 1,000 s", 1e3),
-            (By::Time, Stacks::OffCpu) => ("us a second", 1e-3),
+            (By::Samples, _) => ("billionths of all", 1e9),
+            (By::Time, Stacks::Cpu) => ("samples in 1,000,000 s", 1e6),
+            (By::Time, Stacks::OffCpu) => ("ns a second", 1.0),
         }
     }
 }
