@@ -40,6 +40,11 @@ impl Unit {
     }
 }
 
+/// Stars of the longest bar in lines of `width`, of which `taken` are taken. Longer ones than a hundred tell no more.
+pub(crate) fn bar(width: usize, taken: usize) -> usize {
+    width.saturating_sub(taken).clamp(5, 100)
+}
+
 /// Counts by powers of two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
@@ -81,20 +86,24 @@ impl Histogram {
         last.map_or(Vec::new(), |last| (0..=last).map(|i| (bounds(i).0, bounds(i).1, self.slots[i])).collect())
     }
 
-    /// Prints it as libbpf-tools' print_log2_hist does; nothing when it is empty.
-    pub fn text(&self, unit: Unit, out: &mut String) {
+    /// Prints it as libbpf-tools' print_log2_hist does; nothing when it is empty. `width`: characters of a line, if these are
+    /// limited: bars are longer or shorter then.
+    pub fn text(&self, unit: Unit, width: Option<usize>, out: &mut String) {
         let buckets = self.buckets();
         let most = buckets.iter().map(|b| b.2).max().unwrap_or(0);
         if most == 0 {
             return;
         }
         let narrow = buckets.len() <= NARROW + 1;
-        let (indent, name, width, stars) = if narrow { (5, 19, 10, 40) } else { (15, 29, 20, 20) };
+        let (indent, name, column, stars) = if narrow { (5, 19, 10, 40) } else { (15, 29, 20, 20) };
+        // Two columns, the count, and what stands between them. Counts of more than eight digits make a line longer.
+        let digits = most.to_string().len().max(8);
+        let stars = width.map_or(stars, |width| bar(width, 2 * column + " ->  :  ||".len() + digits));
         let _ = writeln!(out, "{:indent$}{:<name$} : count    distribution", "", unit.name());
         for (low, high, count) in buckets {
             let full = (u128::from(count) * stars as u128 / u128::from(most)) as usize;
             let bar = "*".repeat(full);
-            let _ = writeln!(out, "{low:>width$} -> {high:<width$} : {count:<8} |{bar:<stars$}|");
+            let _ = writeln!(out, "{low:>column$} -> {high:<column$} : {count:<8} |{bar:<stars$}|");
         }
     }
 
@@ -186,7 +195,7 @@ mod tests {
             (0..count).for_each(|_| h.add(us * 1000 + 999, Unit::Usecs));
         }
         let mut text = String::new();
-        h.text(Unit::Usecs, &mut text);
+        h.text(Unit::Usecs, None, &mut text);
         assert_eq!(
             text,
             "     usecs               : count    distribution
@@ -201,9 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn bars_fill_the_line() {
+        let mut h = Histogram::default();
+        (0..9).for_each(|_| h.add(5000, Unit::Usecs));
+        for width in [44, 60, 80, 120] {
+            let mut text = String::new();
+            h.text(Unit::Usecs, Some(width), &mut text);
+            let longest = text.lines().skip(1).map(str::len).max();
+            assert_eq!(longest, Some(width), "{text}");
+            assert!(text.contains(&format!("|{}|", "*".repeat(width - 38))), "{text}");
+        }
+    }
+
+    #[test]
     fn joined() {
         let (mut one, mut other) = (Histogram::default(), Histogram::default());
-        (one.add(3000, Unit::Usecs), other.add(3500, Unit::Usecs), other.add(90_000, Unit::Usecs));
+        one.add(3000, Unit::Usecs);
+        [3500, 90_000].into_iter().for_each(|ns| other.add(ns, Unit::Usecs));
         one.join(&other);
         assert_eq!((one.count, one.sum_ns, one.buckets()[1], one.buckets()[6]), (3, 96_500, (2, 3, 2), (64, 127, 1)));
     }
@@ -211,7 +234,7 @@ mod tests {
     #[test]
     fn edges() {
         let mut h = Histogram::default();
-        h.text(Unit::Usecs, &mut String::new());
+        h.text(Unit::Usecs, None, &mut String::new());
         for ns in [0, 1999, 2000, 3999, 4000, u64::MAX] {
             h.add(ns, Unit::Usecs);
         }
@@ -219,7 +242,7 @@ mod tests {
         assert_eq!(buckets[..3], [(0, 1, 2), (2, 3, 2), (4, 7, 1)]);
         assert_eq!(buckets.last(), Some(&(1 << 54, (1 << 55) - 1, 1)));
         let mut text = String::new();
-        h.text(Unit::Usecs, &mut text);
+        h.text(Unit::Usecs, None, &mut text);
         assert!(text.starts_with("               usecs                         : count"));
     }
 

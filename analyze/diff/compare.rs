@@ -142,7 +142,8 @@ pub(super) fn latency(sides: [&Side; 2], by: By, waiting: Waiting) -> Option<Lat
         let mut all = Lengths::default();
         for stretch in &kept.stretches[side] {
             let one = sides[side].lengths(waiting, *stretch);
-            (all.histogram.join(&one.histogram), all.quantiles.join(&one.quantiles));
+            all.histogram.join(&one.histogram);
+            all.quantiles.join(&one.quantiles);
         }
         all
     });

@@ -97,7 +97,8 @@ fn exact(all: &[Pair], first: usize, seen: f64) -> f64 {
     let (mut one, mut other) = (Vec::with_capacity(first), Vec::with_capacity(all.len()));
     let mut set: u64 = (1 << first) - 1;
     while set < 1 << all.len() {
-        (one.clear(), other.clear());
+        one.clear();
+        other.clear();
         all.iter().enumerate().for_each(|(i, p)| if set >> i & 1 == 1 { one.push(*p) } else { other.push(*p) });
         as_extreme += u32::from(statistic(&one, &other) >= seen);
         deals += 1;

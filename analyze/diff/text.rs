@@ -7,6 +7,7 @@ use super::gather::Waiting;
 use super::noise::{self, Verdict};
 use super::side::{Path, Side, THREAD};
 use super::{By, Diff};
+use crate::histogram::bar;
 use crate::text::{count, duration, plain, utc};
 
 /// Frames of a stack that a line has room for.
@@ -28,12 +29,12 @@ impl Waiting {
 }
 
 impl Diff {
-    /// The comparison as text; of each table `top` rows.
-    pub fn text(&self, top: usize) -> String {
+    /// The comparison as text; of each table `top` rows. `width`: characters of a line, if these are limited.
+    pub fn text(&self, top: usize, width: Option<usize>) -> String {
         let mut out = String::new();
         self.head(&mut out);
         self.what_changed(&mut out);
-        self.latencies.iter().for_each(|latency| self.latency(latency, &mut out));
+        self.latencies.iter().for_each(|latency| self.latency(latency, width, &mut out));
         self.tables.iter().for_each(|table| self.table(table, top, &mut out));
         for note in &self.notes {
             let _ = writeln!(out, "# {}", plain(note));
@@ -120,7 +121,7 @@ impl Diff {
         }
     }
 
-    fn latency(&self, latency: &Latency, out: &mut String) {
+    fn latency(&self, latency: &Latency, width: Option<usize>, out: &mut String) {
         let (title, one) = latency.waiting.names();
         let [before, after] = latency.counts.map(count);
         let _ = writeln!(out, "\n== {title}: {before} {one} before, {after} after");
@@ -135,11 +136,12 @@ impl Diff {
             let values = [change.before, change.after].map(|ns| duration(ns as u64));
             line(&quantile_name(*share), values, change);
         }
-        self.histogram(latency, out);
+        self.histogram(latency, width, out);
     }
 
     /// Bars over each other: what is common, and what only one side has.
-    fn histogram(&self, latency: &Latency, out: &mut String) {
+    fn histogram(&self, latency: &Latency, width: Option<usize>, out: &mut String) {
+        let full = width.map_or(BAR, |width| bar(width, "         0 -> 1          : 10,746     10,746     ||".len()));
         let most = latency.buckets.iter().flat_map(|b| b.2).fold(0.0, f64::max);
         let scale = if self.by == By::Time { "a second" } else { "of all" };
         let _ = writeln!(
@@ -148,7 +150,7 @@ impl Diff {
             "usecs", "before", "after"
         );
         for (low, high, [before, after]) in &latency.buckets {
-            let length = |value: f64| (value / most * BAR as f64) as usize;
+            let length = |value: f64| (value / most * full as f64) as usize;
             let (one, other) = (length(*before), length(*after));
             let only = if one > other { "-" } else { "+" };
             let bar = "*".repeat(one.min(other)) + &only.repeat(one.abs_diff(other));
@@ -156,7 +158,7 @@ impl Diff {
                 By::Time => number(value),
                 By::Samples => format!("{:.2} %", 100.0 * value),
             });
-            let _ = writeln!(out, "{low:>10} -> {high:<10} : {before:<10} {after:<10} |{bar:<BAR$}|");
+            let _ = writeln!(out, "{low:>10} -> {high:<10} : {before:<10} {after:<10} |{bar:<full$}|");
         }
     }
 

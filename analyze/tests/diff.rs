@@ -116,7 +116,7 @@ fn a_trace_does_not_differ_from_itself() {
         for quantile in json["latencies"][0]["quantiles"].as_array().unwrap() {
             assert_eq!((quantile["percent"].as_f64(), &quantile["before"]), (Some(0.0), &quantile["after"]));
         }
-        assert!(diff.text(10).contains("== more than noise\nnothing\n"));
+        assert!(diff.text(10, None).contains("== more than noise\nnothing\n"));
     }
 }
 
@@ -185,7 +185,7 @@ fn stretches_with_losses_are_left_out_and_that_is_said() {
     loss(&mut lossy, Source::Sched, T0 + 400 * MS, T0 + 650 * MS, 12_345);
     let (before, after) = (LOAD.trace(), lossy.trace());
     let diff = compare(&before, &after, By::Time);
-    let (json, text) = (diff.json(), diff.text(10));
+    let (json, text) = (diff.json(), diff.text(10, None));
     let after = &json["latencies"][0]["stretches"]["after"];
     assert_eq!((after["left_out"].as_u64(), after["compared"].as_u64()), (Some(2), Some(18)), "{json:#}");
     assert!(text.contains("left out, as events were lost in them: 0 stretches before, 2 after"), "{text}");
@@ -204,7 +204,7 @@ fn stretches_with_losses_are_left_out_and_that_is_said() {
 fn too_short_or_too_unequal_is_said() {
     let (long, short) = (LOAD.trace(), Load { ms: 500, slower: 5.0, ..LOAD }.trace());
     let diff = compare(&long, &short, By::Time);
-    assert!(diff.text(10).contains("verdicts  too short to tell"), "{}", diff.text(10));
+    assert!(diff.text(10, None).contains("verdicts  too short to tell"), "{}", diff.text(10, None));
     let json = diff.json();
     assert!(json["stretch_ns"].is_null() && !alarmed(&json) && json["changes"].as_array().unwrap().is_empty());
     assert_eq!(quantile(&json, "p50")["verdict"], "too short to tell");
@@ -214,7 +214,7 @@ fn too_short_or_too_unequal_is_said() {
 
     let hour = Load { ms: 120_000, per_ms: 1, ..LOAD }.trace();
     let second = Load { ms: 1_500, ..LOAD }.trace();
-    let text = compare(&hour, &second, By::Time).text(10);
+    let text = compare(&hour, &second, By::Time).text(10, None);
     assert!(text.contains("verdicts  too unequal to tell") && text.contains("--from and --to"), "{text}");
 }
 
@@ -272,7 +272,7 @@ fn stacks_and_processes_come_and_go() {
     let wait = named(&off, "app: hot_[k]");
     let before = wait["before"].as_f64().unwrap() / MS as f64;
     assert!(wait["verdict"] == "too few to tell" && (before - 200.0).abs() < 0.1, "{off:?}");
-    let text = diff.text(10);
+    let text = diff.text(10, None);
     assert!(
         text.contains("# sampled 100 times a second before, 200 after: samples after are told as at 100"),
         "{text}"
@@ -290,7 +290,7 @@ fn names_are_no_markup_and_move_no_cursor() {
     let diff = compare(&sampled(100, 20, 30, evil), &sampled(100, 60, 30, "new"), By::Samples);
     let html = String::from_utf8(diff.html().unwrap()).unwrap();
     assert!(!html.contains("<b>") && html.contains("Content-Security-Policy") && !html.contains("http://"));
-    let text = diff.text(10);
+    let text = diff.text(10, None);
     assert!(!text.contains('\u{1b}') && text.contains("</script><b>\\u{1b}[2J"), "{text}");
 }
 

@@ -12,9 +12,15 @@ use clap::ValueEnum;
 use super::analyze::{open, with_threads};
 use super::names::FrameArgs;
 use super::progress::{Of, Progress};
+use super::terminal::Screen;
 
 /// Arguments of `bpfrec diff`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec diff before.bpr after.bpr                          what changed, amounts a second
+  bpfrec diff before.bpr after.bpr --by samples --top 20    as shares of all: more work alone is no change
+  bpfrec diff before.bpr after.bpr --html diff.html         a page with flamegraphs
+  bpfrec diff before.bpr after.bpr -c system.slice --to 1m  of a cgroup, and only the first minute")]
 pub struct DiffArgs {
     /// Trace file or directory from before the change
     before: PathBuf,
@@ -97,7 +103,7 @@ impl DiffArgs {
 }
 
 /// Runs the command.
-pub fn run(args: DiffArgs) -> Result<u8> {
+pub fn run(args: DiffArgs, screen: Screen) -> Result<u8> {
     with_threads(args.threads, || {
         let diff = args.compare()?;
         let write = |path: &Path, bytes: Vec<u8>| {
@@ -118,7 +124,7 @@ pub fn run(args: DiffArgs) -> Result<u8> {
         super::to_stdout(|out| {
             match args.json {
                 true => writeln!(out, "{}", diff.json())?,
-                false => out.write_all(diff.text(args.top).as_bytes())?,
+                false => out.write_all(screen.show(&diff.text(args.top, screen.width())).as_bytes())?,
             }
             Ok(if diff.lossy() { super::DAMAGED } else { super::DONE })
         })
