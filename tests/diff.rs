@@ -77,6 +77,25 @@ fn recordings_of_different_loads_do() {
     assert!(notes.contains("sampled 199 times a second before, 99 after"), "{notes}");
 }
 
+/// Written anew by `BPFREC_UPDATE=1 cargo test -p bpfrec --test diff`.
+#[test]
+fn text_of_two_recordings() {
+    let path = testdata().join("../expected/diff.txt");
+    let text = ["time", "samples"].map(|by| {
+        let args = [MIXED, BURN, "--by", by, "--top", "5"];
+        format!("$ bpfrec diff {}\n{}", args.join(" "), text(&diff(&args)))
+    });
+    let text = text.join("\n");
+    if std::env::var_os("BPFREC_UPDATE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    for (line, (got, want)) in text.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(got, want, "{}:{}: BPFREC_UPDATE=1 writes it anew", path.display(), line + 1);
+    }
+    assert_eq!(text.lines().count(), expected.lines().count());
+}
+
 #[test]
 fn threads_change_nothing() {
     for more in [&["--json"][..], &["--by", "samples", "--top", "3"]] {

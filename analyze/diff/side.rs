@@ -175,11 +175,14 @@ fn named(sums: &Sums<Who>, meta: &Meta, gather: &Gather) -> Ledger {
 
 /// Stacks by the names of their functions.
 fn paths(sums: &Sums<StackKey>, gather: &Gather, context: &Context<'_>) -> BTreeMap<Path, Amounts> {
-    let mut known: BTreeMap<StackKey, Path> = BTreeMap::new();
-    let mut paths: BTreeMap<Path, Amounts> = BTreeMap::new();
+    let mut by_key: BTreeMap<StackKey, Amounts> = BTreeMap::new();
     for ((key, stretch), amount) in &sums.0 {
-        let path = known.entry(*key).or_insert_with(|| path(key, gather, context));
-        *paths.entry(path.clone()).or_default().entry(*stretch).or_default() += amount;
+        by_key.entry(*key).or_default().insert(*stretch, *amount);
+    }
+    let mut paths: BTreeMap<Path, Amounts> = BTreeMap::new();
+    for (key, amounts) in by_key {
+        let sums = paths.entry(path(&key, gather, context)).or_default();
+        amounts.into_iter().for_each(|(stretch, amount)| *sums.entry(stretch).or_default() += amount);
     }
     paths
 }
