@@ -165,7 +165,7 @@ impl Diff {
     fn table(&self, table: &Table, top: usize, out: &mut String) {
         let _ = writeln!(out, "\n== {} by {}, {}", table.what, table.of, self.by.short());
         left_out(table.stretches, table.lossy, out);
-        let _ = writeln!(out, "{:>12} {:>12} {:>12} {:>10}", "before", "after", "change", "");
+        let _ = writeln!(out, "{:>12} {:>12} {:>12}", "before", "after", "change");
         let mut line = |name: &str, change: &Change, by: By| {
             let [before, after] = [change.before, change.after].map(|value| amount(value, table.unit, by));
             let sign = if change.difference() < 0.0 { "-" } else { "+" };
