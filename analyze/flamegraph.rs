@@ -116,6 +116,39 @@ fn draw(title: &str, unit: &str, background: BackgroundColor, lines: Vec<Line>) 
     Ok(out)
 }
 
+/// Stacks before and after: boxes are as wide as after, red where the function itself, without what it calls, grew, blue where
+/// it shrank. What is no more after has no box. `lines`: names from the root on, amounts.
+pub(crate) fn differential(
+    title: &str,
+    unit: &str,
+    of_waits: bool,
+    lines: impl Iterator<Item = (Vec<String>, u64, u64)>,
+) -> Result<Vec<u8>> {
+    let mut folded: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for (names, before, after) in lines {
+        let names: Vec<String> = names.iter().map(|n| name(n)).collect();
+        let sums = folded.entry(names.join(";")).or_default();
+        *sums = (sums.0 + before, sums.1 + after);
+    }
+    if folded.values().all(|(_, after)| *after == 0) {
+        return Ok(empty(title));
+    }
+    let mut options = Options::default();
+    options.title = title.into();
+    options.subtitle =
+        Some("as wide as after; red: the function itself grew, blue: it shrank; what is gone has no box".into());
+    options.count_name = unit.into();
+    options.bgcolors = Some(if of_waits { BackgroundColor::Blue } else { BackgroundColor::Yellow });
+    options.name_type = "".into();
+    options.deterministic = true;
+    let lines: Vec<String> =
+        folded.into_iter().map(|(text, (before, after))| format!("{text} {before} {after}")).collect();
+    let mut out = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
+        .map_err(|e| Error::Io(std::io::Error::other(e.to_string())))?;
+    Ok(out)
+}
+
 /// As a part of a folded line.
 fn name(text: &str) -> String {
     let text = plain(text).replace(';', ":");
@@ -158,6 +191,9 @@ mod tests {
             assert!(!out.contains(bad), "{bad}: {}", out.lines().filter(|l| l.contains(bad)).collect::<String>());
         }
         assert!(out.contains("&lt;script&gt;alert"));
+        let lines = || [(vec![evil.to_owned(), "a;b\" onclick=\"x\n<b>".into()], 3, 4)].into_iter();
+        let out = String::from_utf8(differential(&format!("of {evil}"), "samples", false, lines()).unwrap()).unwrap();
+        assert!(!out.contains("<script>alert") && !out.contains("<b>") && out.contains("&lt;script&gt;alert"));
         assert!(!String::from_utf8(svg(evil, "samples", Vec::new()).unwrap()).unwrap().contains("<script>"));
     }
 

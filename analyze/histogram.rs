@@ -40,6 +40,11 @@ impl Unit {
     }
 }
 
+/// Stars of the longest bar in lines of `width`, of which `taken` are taken. Longer ones than a hundred tell no more.
+pub(crate) fn bar(width: usize, taken: usize) -> usize {
+    width.saturating_sub(taken).clamp(5, 100)
+}
+
 /// Counts by powers of two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
@@ -67,6 +72,13 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
+    /// Adds all that another one holds.
+    pub fn join(&mut self, other: &Histogram) {
+        self.slots.iter_mut().zip(&other.slots).for_each(|(mine, n)| *mine += n);
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
     /// (low, high, count) up to the last bucket that holds anything.
     pub fn buckets(&self) -> Vec<(u64, u64, u64)> {
         let last = self.slots.iter().rposition(|n| *n > 0);
@@ -74,20 +86,24 @@ impl Histogram {
         last.map_or(Vec::new(), |last| (0..=last).map(|i| (bounds(i).0, bounds(i).1, self.slots[i])).collect())
     }
 
-    /// Prints it as libbpf-tools' print_log2_hist does; nothing when it is empty.
-    pub fn text(&self, unit: Unit, out: &mut String) {
+    /// Prints it as libbpf-tools' print_log2_hist does; nothing when it is empty. `width`: characters of a line, if these are
+    /// limited: bars are longer or shorter then.
+    pub fn text(&self, unit: Unit, width: Option<usize>, out: &mut String) {
         let buckets = self.buckets();
         let most = buckets.iter().map(|b| b.2).max().unwrap_or(0);
         if most == 0 {
             return;
         }
         let narrow = buckets.len() <= NARROW + 1;
-        let (indent, name, width, stars) = if narrow { (5, 19, 10, 40) } else { (15, 29, 20, 20) };
+        let (indent, name, column, stars) = if narrow { (5, 19, 10, 40) } else { (15, 29, 20, 20) };
+        // Two columns, the count, and what stands between them. Counts of more than eight digits make a line longer.
+        let digits = most.to_string().len().max(8);
+        let stars = width.map_or(stars, |width| bar(width, 2 * column + " ->  :  ||".len() + digits));
         let _ = writeln!(out, "{:indent$}{:<name$} : count    distribution", "", unit.name());
         for (low, high, count) in buckets {
             let full = (u128::from(count) * stars as u128 / u128::from(most)) as usize;
             let bar = "*".repeat(full);
-            let _ = writeln!(out, "{low:>width$} -> {high:<width$} : {count:<8} |{bar:<stars$}|");
+            let _ = writeln!(out, "{low:>column$} -> {high:<column$} : {count:<8} |{bar:<stars$}|");
         }
     }
 
@@ -120,6 +136,21 @@ impl Quantiles {
         self.slots[slot] += 1;
         self.count += 1;
         self.max = self.max.max(value);
+    }
+
+    /// Adds all that another one holds.
+    pub fn join(&mut self, other: &Quantiles) {
+        self.slots.resize(self.slots.len().max(other.slots.len()), 0);
+        self.slots.iter_mut().zip(&other.slots).for_each(|(mine, n)| *mine += n);
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many values are larger than `value`, those in its own step by half.
+    pub fn above(&self, value: u64) -> f64 {
+        let slot = slot_of(value);
+        let own = self.slots.get(slot).copied().unwrap_or(0);
+        self.slots.iter().skip(slot + 1).sum::<u64>() as f64 + own as f64 / 2.0
     }
 
     /// The value that `share` of all values do not exceed; 0 without values.
@@ -164,7 +195,7 @@ mod tests {
             (0..count).for_each(|_| h.add(us * 1000 + 999, Unit::Usecs));
         }
         let mut text = String::new();
-        h.text(Unit::Usecs, &mut text);
+        h.text(Unit::Usecs, None, &mut text);
         assert_eq!(
             text,
             "     usecs               : count    distribution
@@ -179,9 +210,31 @@ mod tests {
     }
 
     #[test]
+    fn bars_fill_the_line() {
+        let mut h = Histogram::default();
+        (0..9).for_each(|_| h.add(5000, Unit::Usecs));
+        for width in [44, 60, 80, 120] {
+            let mut text = String::new();
+            h.text(Unit::Usecs, Some(width), &mut text);
+            let longest = text.lines().skip(1).map(str::len).max();
+            assert_eq!(longest, Some(width), "{text}");
+            assert!(text.contains(&format!("|{}|", "*".repeat(width - 38))), "{text}");
+        }
+    }
+
+    #[test]
+    fn joined() {
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        one.add(3000, Unit::Usecs);
+        [3500, 90_000].into_iter().for_each(|ns| other.add(ns, Unit::Usecs));
+        one.join(&other);
+        assert_eq!((one.count, one.sum_ns, one.buckets()[1], one.buckets()[6]), (3, 96_500, (2, 3, 2), (64, 127, 1)));
+    }
+
+    #[test]
     fn edges() {
         let mut h = Histogram::default();
-        h.text(Unit::Usecs, &mut String::new());
+        h.text(Unit::Usecs, None, &mut String::new());
         for ns in [0, 1999, 2000, 3999, 4000, u64::MAX] {
             h.add(ns, Unit::Usecs);
         }
@@ -189,7 +242,7 @@ mod tests {
         assert_eq!(buckets[..3], [(0, 1, 2), (2, 3, 2), (4, 7, 1)]);
         assert_eq!(buckets.last(), Some(&(1 << 54, (1 << 55) - 1, 1)));
         let mut text = String::new();
-        h.text(Unit::Usecs, &mut text);
+        h.text(Unit::Usecs, None, &mut text);
         assert!(text.starts_with("               usecs                         : count"));
     }
 
@@ -203,6 +256,13 @@ mod tests {
             assert!(found >= exact && found <= exact * 1.017, "{share} {found} {exact}");
         }
         assert_eq!(q.quantile(1.0), 1_700_000);
+        let median = q.quantile(0.5);
+        assert!((q.above(median) - 50_000.0).abs() < 1700.0 && q.above(u64::MAX) == 0.0);
+        let mut both = Quantiles::default();
+        (1..=10u64).for_each(|v| both.add(v));
+        assert_eq!((both.above(10), both.above(7), both.above(0)), (0.5, 3.5, 10.0));
+        both.join(&q);
+        assert_eq!((both.count, both.max, both.above(8)), (100_010, 1_700_000, 100_002.5));
         q.add(u64::MAX);
         assert_eq!(q.quantile(1.0), u64::MAX);
         for value in [0, 127, 128, 129, 255, 256, 1 << 40, u64::MAX] {

@@ -43,6 +43,7 @@ pub mod slab;
 // Results.
 pub mod bundle;
 mod constants;
+pub mod diff;
 pub mod everything;
 pub mod export;
 pub mod filter;

@@ -6,7 +6,7 @@
 
 mod bins;
 mod cells;
-mod columns;
+pub(crate) mod columns;
 mod facts;
 mod findings;
 mod gather;
@@ -14,7 +14,7 @@ mod groups;
 mod model;
 mod stacks;
 mod steps;
-mod template;
+pub(crate) mod template;
 
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ impl Sums {
         loop {
             let gather = coarser.as_ref().unwrap_or(&self.0);
             let (data, findings) = model::pack(gather, grown, context, notes, level)?;
-            let html = template::html(&data).into_bytes();
+            let html = template::html(&template::REPORT, &data).into_bytes();
             if html.len() <= MOST_BYTES || level > 8 {
                 return Ok(Made { html, findings });
             }

@@ -87,6 +87,9 @@ impl Flag {
     }
 }
 
+/// Name of a flag that no report lists and all take: characters that a line of text has room for.
+pub const WIDTH: &str = "width";
+
 /// Flags that were given, by their long names.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(pub BTreeMap<&'static str, String>);
@@ -100,6 +103,11 @@ impl Flags {
     /// What it was given.
     pub fn value(&self, long: &str) -> Option<&str> {
         self.0.get(long).map(String::as_str)
+    }
+
+    /// Characters that a line of text has room for, if that is limited.
+    pub fn width(&self) -> Option<usize> {
+        self.value(WIDTH)?.parse().ok()
     }
 
     /// Refuses flags that contradict each other.
@@ -204,6 +212,8 @@ pub struct Outcome {
     pub files: Vec<(String, Vec<u8>)>,
     /// Whether anything was lost or damaged.
     pub lossy: bool,
+    /// Whether `output` is text for another program.
+    pub is_for_programs: bool,
 }
 
 /// The report called `name`.
@@ -243,7 +253,8 @@ pub fn run(
         if let Some(symbols) = context.symbols.get().filter(|_| kind.name != summary::KIND.name) {
             notes.extend(symbols.notes.iter().map(|note| text::plain(note).into_owned()));
         }
-        if report.is_for_programs() {
+        outcome.is_for_programs = report.is_for_programs();
+        if outcome.is_for_programs {
             outcome.notes = notes;
         } else {
             for note in notes {
@@ -300,7 +311,7 @@ pub(crate) fn loss_notes(context: &Context<'_>, sources: &[Source]) -> Vec<Strin
 }
 
 /// The note about damage.
-fn damage_note(damage: &Damage) -> Option<String> {
+pub(crate) fn damage_note(damage: &Damage) -> Option<String> {
     let parts = [
         (damage.blocks, "damaged blocks"),
         (damage.events, "events in them"),

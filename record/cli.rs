@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+#[cfg(feature = "analyze")]
+use crate::commands::terminal::Color;
+
 /// What every command returns.
 pub const EXIT_STATUS: &str = "\
 Exit status:
@@ -24,6 +27,18 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Colours in text for people [default: auto]
+    #[cfg(feature = "analyze")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "auto|always|never",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub color: Color,
 }
 
 /// What to do.
@@ -41,6 +56,9 @@ pub enum Command {
     /// A trace in the formats of other programs: perfetto, pprof, speedscope, firefox, folded, chrome, csv
     #[cfg(feature = "analyze")]
     Export(crate::commands::export::ExportArgs),
+    /// What changed from one trace to another, and what of it is more than noise
+    #[cfg(feature = "analyze")]
+    Diff(crate::commands::diff::DiffArgs),
     /// What a trace holds, what was lost and what the recording cost
     Info(InfoArgs),
     /// Check every checksum; exit code 3 when the trace is damaged or unfinished
@@ -61,8 +79,25 @@ pub enum Command {
     Man(crate::commands::man::ManArgs),
 }
 
+/// An error about a command that there is none of: who writes `bpfrec runqlat` is told of `bpfrec report runqlat`.
+pub fn with_report(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some(report) = crate::commands::report_named(word)
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+    {
+        let suggested = ContextValue::Strings(vec![format!("report {report}")]);
+        error.insert(ContextKind::SuggestedSubcommand, suggested);
+    }
+    error
+}
+
 /// Arguments of `bpfrec info`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec info trace.bpr                    what was recorded, on what, what was lost
+  bpfrec info trace.bpr --json | jq .lost  one figure of it")]
 pub struct InfoArgs {
     /// Trace file or directory
     pub trace: PathBuf,
@@ -73,6 +108,9 @@ pub struct InfoArgs {
 
 /// Arguments of `bpfrec verify`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec verify trace.bpr   of a file
+  bpfrec verify traces/     of a directory of segments")]
 pub struct VerifyArgs {
     /// Trace file or directory
     pub trace: PathBuf,
@@ -80,6 +118,9 @@ pub struct VerifyArgs {
 
 /// Arguments of `bpfrec recover`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec recover trace.bpr -o whole.bpr   of a file that was cut or damaged
+  bpfrec recover traces/ -o whole/        of a directory of segments")]
 pub struct RecoverArgs {
     /// Trace file or directory
     pub trace: PathBuf,
@@ -93,6 +134,9 @@ pub struct RecoverArgs {
 
 /// Arguments of `bpfrec replay`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec replay trace.bpr --from 2s --to 2100ms            all events of a tenth of a second
+  bpfrec replay trace.bpr --kind sched_switch --json | jq  one kind of them, as JSON")]
 pub struct ReplayArgs {
     /// Trace file or directory
     pub trace: PathBuf,
@@ -138,5 +182,43 @@ mod tests {
         assert_eq!(duration_ns("3"), Ok(3_000_000_000));
         assert!(duration_ns("2 parsecs").is_err());
         assert!(duration_ns("s").is_err());
+    }
+
+    /// Command lines among the examples of a command: each from `bpfrec` to what follows it in a shell, or its comment.
+    fn examples(command: &clap::Command) -> Vec<Vec<String>> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let (_, list) = help.split_once("Examples:\n").unwrap_or_default();
+        let lines = list.lines().take_while(|line| line.starts_with("  "));
+        let example = |line: &str| {
+            let line = line.trim().replace("<(", " ").replace(')', " ");
+            let begin = line.find("bpfrec ")?;
+            let words = line[begin..].split("  ").next()?.split_whitespace();
+            Some(words.take_while(|word| !["|", ">"].contains(word)).map(str::to_owned).collect())
+        };
+        lines.filter_map(example).collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_and_all_of_them_are_true() {
+        use clap::CommandFactory;
+        let mut all = Cli::command().disable_help_subcommand(true);
+        all.build();
+        let mut rest: Vec<&clap::Command> = all.get_subcommands().collect();
+        let mut parsed = 0;
+        while let Some(command) = rest.pop() {
+            let called = command.get_bin_name().unwrap_or_default();
+            let examples = examples(command);
+            assert!(!examples.is_empty(), "{called} has no examples");
+            for words in examples {
+                let line = words.join(" ");
+                assert!(line.starts_with(called), "an example of {called} is of something else: {line}");
+                if let Err(error) = Cli::try_parse_from(&words) {
+                    panic!("{line}: {error}");
+                }
+                parsed += 1;
+            }
+            rest.extend(command.get_subcommands());
+        }
+        assert!(parsed > 20, "{parsed}");
     }
 }

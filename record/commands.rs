@@ -13,6 +13,8 @@ mod beside;
 pub mod bundle;
 pub mod completions;
 #[cfg(feature = "analyze")]
+pub mod diff;
+#[cfg(feature = "analyze")]
 pub mod export;
 pub mod info;
 pub mod man;
@@ -23,8 +25,13 @@ pub mod recover;
 pub mod replay;
 #[cfg(feature = "analyze")]
 pub mod report;
+mod suggest;
 #[cfg(feature = "analyze")]
 pub mod symbolize;
+#[cfg(feature = "analyze")]
+pub mod terminal;
+#[cfg(feature = "analyze")]
+mod traces;
 pub mod verify;
 
 /// Done.
@@ -82,6 +89,14 @@ pub fn warn(trace: &Trace) {
     if lines.len() > MOST {
         eprintln!("bpfrec: and {} more: `bpfrec verify` shows all", lines.len() - MOST);
     }
+}
+
+/// The report with this name, or the nearest one.
+pub fn report_named(word: &str) -> Option<&'static str> {
+    #[cfg(feature = "analyze")]
+    return suggest::nearest(word, bpfrec_analyze::reports::REPORTS.iter().map(|report| report.name));
+    #[cfg(not(feature = "analyze"))]
+    return None.filter(|_: &&str| !word.is_empty());
 }
 
 /// Text that a terminal may be given: control characters are shown as escapes.

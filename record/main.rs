@@ -9,16 +9,20 @@ use clap::Parser;
 use cli::Command;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| cli::with_report(error).exit());
+    #[cfg(feature = "analyze")]
+    let screen = commands::terminal::Screen::new(cli.color);
     let result = match cli.command {
         #[cfg(recorder)]
         Command::Record(args) => bpfrec::run(args),
         #[cfg(feature = "analyze")]
-        Command::Analyze(args) => commands::analyze::run(args),
+        Command::Analyze(args) => commands::analyze::run(args, screen),
         #[cfg(feature = "analyze")]
-        Command::Report(args) => commands::report::run(args),
+        Command::Report(args) => commands::report::run(args, screen),
         #[cfg(feature = "analyze")]
         Command::Export(args) => commands::export::run(args),
+        #[cfg(feature = "analyze")]
+        Command::Diff(args) => commands::diff::run(args, screen),
         Command::Info(args) => commands::info::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Recover(args) => commands::recover::run(args),

@@ -7,21 +7,21 @@ use serde_json::{Map, Value, json};
 
 /// A column is written as it is, or as differences from the value before.
 #[derive(Clone, Copy)]
-pub(super) enum As {
+pub(crate) enum As {
     Values,
     Differences,
 }
 
 /// Columns by name: LEB128 bytes, differences in zigzag.
 #[derive(Default)]
-pub(super) struct Columns {
+pub(crate) struct Columns {
     bytes: Vec<u8>,
     places: Map<String, Value>,
 }
 
 impl Columns {
     /// Adds a column. Values above 2^53 are none that the page could hold.
-    pub(super) fn add(&mut self, name: &str, how: As, values: impl IntoIterator<Item = u64>) {
+    pub(crate) fn add(&mut self, name: &str, how: As, values: impl IntoIterator<Item = u64>) {
         let (begin, mut rows, mut last) = (self.bytes.len(), 0, 0i64);
         for value in values {
             let value = value.min(1 << 53) as i64;
@@ -40,7 +40,7 @@ impl Columns {
     }
 
     /// The whole: length of the head, head, columns; deflated. `columns` is added to the head.
-    pub(super) fn pack(self, mut head: Value) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn pack(self, mut head: Value) -> std::io::Result<Vec<u8>> {
         head["columns"] = self.places.into();
         let head = serde_json::to_vec(&head)?;
         let mut out = DeflateEncoder::new(Vec::new(), Compression::new(6));

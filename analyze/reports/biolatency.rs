@@ -48,6 +48,7 @@ struct Key {
 pub struct Biolatency {
     filter: Filter,
     unit: Unit,
+    width: Option<usize>,
     queued: bool,
     extension: bool,
     per: [bool; 4],
@@ -90,6 +91,7 @@ impl Biolatency {
         Biolatency {
             filter: filter.clone(),
             unit: Unit::of(flags.has("milliseconds")),
+            width: flags.width(),
             queued: flags.has("queued"),
             extension: flags.has("extension"),
             per: ["disks", "flags", "per-cgroup", "per-process"].map(|flag| flags.has(flag)),
@@ -175,7 +177,7 @@ impl Report for Biolatency {
             if self.per.contains(&true) {
                 out.push('\n');
             }
-            histogram.text(self.unit, out);
+            histogram.text(self.unit, self.width, out);
             if self.extension {
                 let scale = if self.unit == Unit::Msecs { 1_000_000 } else { 1000 };
                 let (total, count, unit) = (histogram.sum_ns / scale, histogram.count, self.unit.name());

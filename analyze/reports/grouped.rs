@@ -43,6 +43,7 @@ impl By {
 /// The histograms. Memory grows with groups.
 pub(super) struct Grouped {
     unit: Unit,
+    width: Option<usize>,
     by: By,
     groups: BTreeMap<u64, (Wait, Histogram)>,
     all: Histogram,
@@ -56,7 +57,7 @@ impl Grouped {
             [("pids", By::Process), ("tids", By::Thread), ("pidnss", By::Namespace), ("per-cgroup", By::Cgroup)];
         let by = asked.into_iter().find(|(flag, _)| flags.has(flag)).map_or(By::All, |(_, by)| by);
         let unit = Unit::of(flags.has("milliseconds"));
-        Ok(Grouped { unit, by, groups: BTreeMap::new(), all: Histogram::default() })
+        Ok(Grouped { unit, width: flags.width(), by, groups: BTreeMap::new(), all: Histogram::default() })
     }
 
     /// Adds a length of time.
@@ -93,7 +94,7 @@ impl Grouped {
 
     /// As libbpf-tools print them.
     pub(super) fn text(&self, meta: &Meta, out: &mut String) {
-        self.all.text(self.unit, out);
+        self.all.text(self.unit, self.width, out);
         for (key, (last, histogram)) in &self.groups {
             let label = self.label(meta, last);
             let label = plain(&label);
@@ -102,7 +103,7 @@ impl Grouped {
                 By::Namespace => writeln!(out, "\npidns = {key} {label}"),
                 by => writeln!(out, "\n{} = {key} {label}", by.key()),
             };
-            histogram.text(self.unit, out);
+            histogram.text(self.unit, self.width, out);
         }
     }
 

@@ -85,6 +85,7 @@ pub struct Memleak {
     running: bool,
     sides: [bool; 2],
     svg: Option<String>,
+    width: Option<usize>,
     numbers: FxHashMap<Key, u32>,
     groups: Vec<Group>,
     /// By kernel, section.
@@ -137,6 +138,7 @@ impl Memleak {
             running: flags.has("running"),
             sides: [!flags.has("kernel"), !flags.has("user")],
             svg: flags.value("svg").map(Into::into),
+            width: flags.width(),
             numbers: FxHashMap::default(),
             groups: Vec::new(),
             ages: BTreeMap::new(),

@@ -72,7 +72,7 @@ impl<'a> Frames<'a> {
 
 /// A kernel and a user stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     /// Id of the kernel stack; 0: none.
     pub kernel: u64,
     /// Id of the user stack; 0: none.
@@ -161,7 +161,7 @@ impl Pair {
     }
 
     /// Boxes, the root first. `pid`: the process, whose own program has its own colour.
-    pub(super) fn cells(&self, context: &Context<'_>, pid: u32) -> Vec<Cell> {
+    pub(crate) fn cells(&self, context: &Context<'_>, pid: u32) -> Vec<Cell> {
         let seen = context.meta.stacks.get(self.user).map_or(context.meta.end_ns, |s| s.ts_ns);
         let exe = context.meta.tasks.at(pid, seen).map_or("", |t| t.exe.as_str());
         let mut cells = self.kernel(context).cells(exe);
@@ -218,7 +218,7 @@ const KNOWN: usize = 256;
 
 /// Names, each once.
 #[derive(Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     all: Vec<String>,
     numbers: FxHashMap<String, u32>,
     /// Tid, from when to when it bears a name, and the name's number.
@@ -227,7 +227,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Number of a thread's name at a moment. The same few threads come again and again.
-    pub(super) fn of(&mut self, tasks: &Tasks, tid: u32, ts_ns: u64) -> u32 {
+    pub(crate) fn of(&mut self, tasks: &Tasks, tid: u32, ts_ns: u64) -> u32 {
         // A span that ends before it begins holds for no moment.
         self.known.resize(KNOWN, (0, 1, 0, 0));
         let (known, from_ns, to_ns, number) = self.known[tid as usize % KNOWN];
@@ -252,7 +252,7 @@ impl Names {
     }
 
     /// The name.
-    pub(super) fn get(&self, number: u32) -> &str {
+    pub(crate) fn get(&self, number: u32) -> &str {
         &self.all[number as usize]
     }
 }

@@ -13,6 +13,9 @@ use super::{DONE, analyze, beside, shown};
 
 /// Arguments of `bpfrec bundle`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec bundle trace.bpr                       bundle.tar.zst, for --symfs and perf
+  bpfrec bundle trace.bpr -o bundle.tar         without compression")]
 pub struct BundleArgs {
     /// Trace file or directory
     pub trace: PathBuf,

@@ -49,7 +49,10 @@ pub fn run(args: ManArgs) -> Result<u8> {
         let below = || command.get_subcommands().map(Command::get_name).collect::<Vec<_>>().join(", ");
         let unknown = || match below() {
             names if names.is_empty() => anyhow!("{} has no commands below it: no `{word}`", called(command)),
-            names => anyhow!("{} has no command `{word}`: there are {names}", called(command)),
+            names => {
+                let nearest = super::suggest::question(word, names.split(", "));
+                anyhow!("{} has no command `{word}`: there are {names}{nearest}", called(command))
+            }
         };
         command = command.find_subcommand(word).ok_or_else(unknown)?;
     }

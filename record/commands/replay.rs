@@ -24,7 +24,8 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<u8> {
         if !trace.segments.iter().any(|(_, s)| s.registry.by_name(name).is_some_and(|k| k.is_event())) {
             let kinds = trace.segments[0].1.registry.kinds();
             let names: Vec<_> = kinds.iter().filter(|k| k.is_event()).map(|k| shown(&k.name)).collect();
-            bail!("no kind is called {name}: there are {}", names.join(", "));
+            let nearest = super::suggest::question(name, names.iter().map(String::as_str));
+            bail!("no kind is called {}: there are {}{nearest}", shown(name), names.join(", "));
         }
     }
     super::to_stdout(|out| {

@@ -1,5 +1,7 @@
 //! `bpfrec report`: one report. The library's list of reports is the command's list of subcommands.
 
+mod examples;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, value_parser};
 use super::analyze::{open, with_threads};
 use super::names::FrameArgs;
 use super::progress::{Of, Progress};
+use super::terminal::Screen;
 
 /// Arguments of `bpfrec report`.
 #[derive(Debug)]
@@ -56,7 +59,11 @@ fn subcommand(kind: &ReportKind) -> Command {
         .arg(option("threads", "N", "Threads (all CPUs)").value_parser(value_parser!(usize)))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"));
     // Flags that come with a struct bring its description along.
-    FrameArgs::augment_args(command).about(kind.about)
+    let command = FrameArgs::augment_args(command).about(kind.about);
+    match examples::of(kind.name) {
+        Some(examples) => command.after_help(examples),
+        None => command,
+    }
 }
 
 impl clap::FromArgMatches for ReportArgs {
@@ -98,6 +105,7 @@ impl clap::FromArgMatches for ReportArgs {
 impl clap::Args for ReportArgs {
     fn augment_args(command: Command) -> Command {
         let command = command.subcommand_required(true).arg_required_else_help(true).subcommand_value_name("NAME");
+        let command = command.after_help(EXAMPLES);
         command.subcommands(REPORTS.iter().map(|kind| subcommand(kind)))
     }
 
@@ -106,8 +114,18 @@ impl clap::Args for ReportArgs {
     }
 }
 
+const EXAMPLES: &str = "Examples:
+  bpfrec report runqlat trace.bpr                                 of a whole recording
+  bpfrec report biolatency trace.bpr --from 2s --to 5s -c nginx   of three seconds of a container or cgroup
+  bpfrec report profile trace.bpr --top 5 --json                  as JSON
+
+On a terminal lines are as long as it is wide (COLUMNS), and longer ones are cut; in a pipe they are whole.";
+
 /// Runs the command.
-pub fn run(args: ReportArgs) -> Result<u8> {
+pub fn run(mut args: ReportArgs, screen: Screen) -> Result<u8> {
+    if let Some(width) = screen.width() {
+        args.flags.0.insert(reports::WIDTH, width.to_string());
+    }
     let kind = reports::find(args.kind).context("unknown report")?;
     let trace = open(&args.trace)?;
     let names = args.names.options()?;
@@ -126,7 +144,12 @@ pub fn run(args: ReportArgs) -> Result<u8> {
         std::fs::write(path, bytes).with_context(|| format!("cannot write {path}"))?;
     }
     let mut out = std::io::stdout().lock();
-    match out.write_all(outcome.output.as_bytes()).and_then(|()| out.flush()) {
+    let shown = if args.json || outcome.is_for_programs {
+        outcome.output.as_str().into()
+    } else {
+        screen.show(&outcome.output)
+    };
+    match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
         // `| head` has seen enough.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
         done => done.context("cannot write to stdout")?,

@@ -12,6 +12,9 @@ use super::{DONE, analyze, beside, shown};
 
 /// Arguments of `bpfrec symbolize`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  bpfrec symbolize trace.bpr -o named.bpr                  from this machine's files
+  bpfrec symbolize trace.bpr --symfs build/ -o named.bpr   from a build")]
 pub struct SymbolizeArgs {
     /// Trace file or directory
     pub trace: std::path::PathBuf,

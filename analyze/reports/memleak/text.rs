@@ -110,7 +110,7 @@ fn more(report: &Memleak, section: &Section, context: &Context<'_>, top: usize, 
     if let Some(ages) = report.ages.get(&(section.kernel, section.id)) {
         let _ =
             writeln!(out, "\nAges of outstanding allocations{}:", if section.estimate { ", as sampled" } else { "" });
-        ages.text(Unit::Msecs, out);
+        ages.text(Unit::Msecs, report.width, out);
     }
 }
 
