@@ -203,7 +203,7 @@ fn everything() -> Trace {
     for id in [3, 1, u64::MAX] {
         b.row(
             "stack",
-            &[("ts_ns", V::N(T0)), ("stack_id", V::N(id)), ("frames", V::L(&[4096u64.wrapping_mul(id) / 2, 8192]))],
+            &[("ts_ns", V::N(T0)), ("stack_id", V::N(id)), ("frames", V::L(&[id.wrapping_mul(4096) / 2, 8192]))],
         );
         b.row("cgroup", &[("ts_ns", V::N(T0)), ("cgroup_id", V::N(id)), ("path", V::T("/a"))]);
         b.row("mapping", &[("ts_ns", V::N(T0 + id % 7)), ("pid", V::N(id % 3)), ("path", V::T("/bin/a"))]);
