@@ -24,6 +24,8 @@ const MEASURE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(29);
 /// Between windows when there is a budget to keep.
 const BUDGET_PAUSE: Duration = Duration::from_secs(9);
+/// ... and when something is given up: then there are fewer events to tell by that a load is gone.
+const SHED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Run time and runs of a source's programs in the measured windows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +68,11 @@ impl BpfTime {
         self.enabled = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
         self.window = Instant::now();
         self.window_ns = crate::clock::mono_ns();
+    }
+
+    /// How often to measure, where there is a budget: more often while something is given up.
+    pub fn is_shed(&mut self, shed: bool) {
+        self.pause = if shed { SHED_PAUSE } else { BUDGET_PAUSE };
     }
 
     /// Begins a window now: what the programs do has changed.

@@ -234,6 +234,9 @@ impl Session {
         } else if self.budget.controller.is_helpless(&measures) {
             self.status.say("all that can be left out is, and the recording still is beyond its budget");
         }
+        if self.budget.cpu_ppm.is_some() {
+            self.bpf_time.is_shed(!self.budget.controller.shed().is_empty());
+        }
         if self.budget.meter.is_fresh() {
             self.bpf_time.again();
         }
