@@ -6,8 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::Result;
 use crate::export::Out;
-use crate::export::chrome::json;
-use crate::export::scene::{Place, Scene};
+use crate::export::scene::{Place, Scene, json};
 use crate::export::tree::Tree;
 
 /// Categories of frames and their colours: what is neither, the kernel, programs.
@@ -42,7 +41,7 @@ fn table(out: &mut Out<'_>, name: &str, length: usize, columns: &[(&str, &Column
     for (column, values) in columns {
         write!(out, ",\n\"{column}\":[{}]", values.0)?;
     }
-    Ok(write!(out, "}},\n")?)
+    Ok(writeln!(out, "}},")?)
 }
 
 /// A number, or null.
