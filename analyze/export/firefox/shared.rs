@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn build_ids_as_breakpad_has_them() {
-        // An example of the documentation of Mozilla's symbol servers' identifiers: the first three groups are swapped.
+        // Groups of four, two and two bytes are numbers of a little-endian machine.
         assert_eq!(
             breakpad_id("000102030405060708090a0b0c0d0e0f10111213"),
             "0302010005040706".to_owned() + "08090A0B0C0D0E0F0"
