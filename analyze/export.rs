@@ -103,6 +103,22 @@ pub fn find(name: &str) -> Option<&'static Format> {
     FORMATS.iter().copied().find(|f| f.name == name)
 }
 
+/// Refuses what the trace has nothing of, before anything is written.
+pub fn check(meta: &Meta, format: &Format, asked: &Asked) -> Result<()> {
+    if !format.is_possible(meta) {
+        let names: Vec<String> = format.sources.iter().map(|s| format!("`{}`", s.name())).collect();
+        return Err(Error::asked(format!(
+            "the trace has no events of {}, of which `{}` is made: record it with one of them (-e)",
+            names.join(" or "),
+            format.name
+        )));
+    }
+    match asked.weight.filter(|weight| !weight.is_in(meta)) {
+        Some(weight) => Err(weight.missing()),
+        None => Ok(()),
+    }
+}
+
 /// Writes the part of a trace that `filter` takes to `out`.
 pub fn run(
     trace: &Trace,
@@ -113,14 +129,7 @@ pub fn run(
     out: &mut Out<'_>,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Outcome> {
-    if !format.is_possible(meta) {
-        let names: Vec<String> = format.sources.iter().map(|s| format!("`{}`", s.name())).collect();
-        return Err(Error::asked(format!(
-            "the trace has no events of {}, of which `{}` is made: record it with one of them (-e)",
-            names.join(" or "),
-            format.name
-        )));
-    }
+    check(meta, format, asked)?;
     let resolved = OnceLock::new();
     let symbols = resolved.get_or_init(|| Symbols::resolve(meta));
     let scene = Scene::new(meta, symbols, filter);

@@ -66,7 +66,29 @@ class Truth:
         self.heap = [s for g in heap["groups"] for s in g["stacks"]] if heap else None
         # A summary of all processes has the CPU time of each.
         summary = report("summary", "--top", "1000000")
+        self.cpus, self.unseen_ns = 2, 0
+        if "--to" in PART:
+            # Time from the last switch within the window on.
+            end = PART[PART.index("--to") + 1]
+            replay = subprocess.run([BPFREC, "replay", TRACE, "--json", "--kind", "sched_switch", "--to", end], capture_output=True)
+            lines = replay.stdout.splitlines()
+            info = json.loads(subprocess.run([BPFREC, "info", TRACE, "--json"], capture_output=True).stdout)
+            scale = {"ms": 10**6, "s": 10**9}[re.sub(r"[0-9]", "", end)]
+            start_ns = int(info["header"]["start_mono_ns"])
+            if lines:
+                self.unseen_ns = start_ns + int(re.sub(r"[a-z]", "", end)) * scale - json.loads(lines[-1])["ts_ns"]
         self.cpu_ns = {p["pid"]: p["cpu_ns"] for p in summary["processes"]} if runqlat else None
+
+
+def check_cpu(truth, cpu_ns):
+    got, expected = ({p: n for p, n in all_.items() if n} for all_ in (cpu_ns, truth.cpu_ns))
+    if "--to" not in PART:
+        return check("CPU time by process", got, expected)
+    # What still runs at the end of a window the summary knows only up to the last switch before it.
+    check("processes", got.keys(), expected.keys())
+    more = {p: n - expected[p] for p, n in got.items() if n != expected[p]}
+    check("CPU time by process", all(0 < n <= truth.unseen_ns for n in more.values()), True)
+    check("processes that still run", len(more) <= truth.cpus, True)
 
 
 def totals(histograms):
@@ -176,7 +198,7 @@ def csv_(truth):
     check("samples", rows["sample"], truth.samples)
     if truth.waits is not None:
         check("waits for a CPU", (rows["runnable"], ns["runnable"]), truth.waits)
-        check("CPU time by process", {p: n for p, n in cpu_ns.items() if n}, {p: n for p, n in truth.cpu_ns.items() if n})
+        check_cpu(truth, cpu_ns)
     if truth.ios is not None:
         check("requests", (rows["io"], ns["io"]), truth.ios)
     if truth.off is not None:
@@ -294,7 +316,7 @@ def chrome(truth):
             frame = data["stackFrames"][str(frame["parent"])]
     if truth.waits is not None:
         check("waits for a CPU", tuple(spans["runq"]), truth.waits)
-        check("CPU time by process", {p: n for p, n in cpu_ns.items() if n}, {p: n for p, n in truth.cpu_ns.items() if n})
+        check_cpu(truth, cpu_ns)
     if truth.ios is not None:
         check("requests", tuple(spans["block"]), truth.ios)
     if truth.off is not None:
@@ -391,7 +413,7 @@ def perfetto(truth):
     check("samples", len(samples), truth.samples)
     if truth.waits is not None:
         check("waits for a CPU", tuple(spans["runq"]), truth.waits)
-        check("CPU time by process", {p: n for p, n in cpu_ns.items() if n}, {p: n for p, n in truth.cpu_ns.items() if n})
+        check_cpu(truth, cpu_ns)
     if truth.ios is not None:
         check("requests", tuple(spans["block"]), truth.ios)
     if truth.off is not None:
@@ -500,7 +522,7 @@ def firefox(truth):
     check("samples", samples, truth.samples)
     if truth.waits is not None:
         check("waits for a CPU", tuple(spans["runnable"]), truth.waits)
-        check("CPU time by process", {p: n for p, n in cpu_ns.items() if n}, {p: n for p, n in truth.cpu_ns.items() if n})
+        check_cpu(truth, cpu_ns)
     if truth.ios is not None:
         check("requests", tuple(spans["io"]), truth.ios)
     if truth.off is not None:

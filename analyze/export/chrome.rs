@@ -10,9 +10,8 @@ use bpfrec_format::Source;
 use rustc_hash::FxHashSet;
 
 use super::counters::Counters;
-use super::csv::left;
-use super::items::{Item, Sink, Takes, What};
-use super::scene::{Lost, Scene};
+use super::items::{Item, Sink, Takes, What, left};
+use super::scene::{Lost, Scene, json};
 use super::spool::Spool;
 use super::tree::Tree;
 use super::{Format, Make, Out};
@@ -53,11 +52,6 @@ struct Chrome<'a> {
     spool: Spool,
     samples: u64,
     line: String,
-}
-
-/// A text as JSON.
-pub(super) fn json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 impl<'a> Chrome<'a> {

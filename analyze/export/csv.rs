@@ -5,7 +5,7 @@
 
 use bpfrec_format::Source;
 
-use super::items::{Item, Sink, Takes, What};
+use super::items::{Item, Sink, Takes, What, left};
 use super::scene::{Lost, Place, Scene};
 use super::{Format, Make, Out};
 use crate::block_io::flags_and_operation;
@@ -102,16 +102,6 @@ impl<'a> Csv<'a> {
 /// The crate's error, which is one of writing.
 fn io(error: ::csv::Error) -> std::io::Error {
     error.into()
-}
-
-/// How a thread left the CPU.
-pub(super) fn left(end: Option<(u32, bool)>) -> &'static str {
-    match end {
-        None => "",
-        Some((_, true)) => "preempted",
-        Some((state, false)) if state & 0x80 != 0 => "dead",
-        Some((state, false)) => state_name(state),
-    }
 }
 
 impl Sink for Csv<'_> {

@@ -11,10 +11,8 @@ use bpfrec_format::Source;
 
 use self::shared::Shared;
 use self::threads::{Threads, Who};
-use super::chrome::json;
-use super::csv::left;
-use super::items::{Item, Sink, Takes, What};
-use super::scene::{Lost, Scene};
+use super::items::{Item, Sink, Takes, What, left};
+use super::scene::{Lost, Scene, json};
 use super::tree::Tree;
 use super::{Format, Make, Out};
 use crate::block_io::flags_and_operation;

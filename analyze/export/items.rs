@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::filter::Filter;
 use crate::memory::Life;
 use crate::meta::Meta;
-use crate::offcpu::{self, Off};
+use crate::offcpu::{self, Off, state_name};
 use crate::pipeline::{Need, Visitor};
 use crate::sched::Wait;
 use crate::sched_off;
@@ -81,6 +81,16 @@ impl What {
             What::Sample { .. } => 4,
             What::Memory(_) => 5,
         }
+    }
+}
+
+/// How a thread left the CPU.
+pub(super) fn left(end: Option<(u32, bool)>) -> &'static str {
+    match end {
+        None => "",
+        Some((_, true)) => "preempted",
+        Some((state, false)) if state & 0x80 != 0 => "dead",
+        Some((state, false)) => state_name(state),
     }
 }
 

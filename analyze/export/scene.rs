@@ -37,6 +37,11 @@ pub(super) struct Lost {
     pub events: u64,
 }
 
+/// A text as JSON.
+pub(super) fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// The trace and the part of it that is exported.
 pub(super) struct Scene<'a> {
     pub meta: &'a Meta,

@@ -4,9 +4,8 @@
 use bpfrec_format::Source;
 use rustc_hash::FxHashMap;
 
-use super::chrome::json;
 use super::items::{Item, Sink, Takes, What};
-use super::scene::{Lost, Place, Scene};
+use super::scene::{Lost, Place, Scene, json};
 use super::spool::Spool;
 use super::{Format, Make, Out};
 use crate::error::Result;

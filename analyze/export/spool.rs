@@ -84,7 +84,7 @@ mod tests {
     fn columns_come_back_whole() {
         let mut spool = Spool::default();
         let columns = [spool.column(), spool.column(), spool.column()];
-        let values = 400_000u64;
+        let values = 900_000u64;
         for i in 0..values {
             for (factor, column) in columns.iter().enumerate().take(2) {
                 let value = (i << 32) * factor as u64;

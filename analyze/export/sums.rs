@@ -49,10 +49,19 @@ impl Weight {
         }
     }
 
-    fn is_in(self, meta: &Meta) -> bool {
+    pub(super) fn is_in(self, meta: &Meta) -> bool {
         self.sources().iter().any(|s| meta.has_source(*s))
     }
+
+    /// Says that the trace has none of it.
+    pub(super) fn missing(self) -> Error {
+        let names: Vec<String> = self.sources().iter().map(|s| format!("`-e {}`", s.name())).collect();
+        Error::asked(format!("--of {}: the trace has none of that: record it with {}", self.name(), names.join(" or ")))
+    }
 }
+
+/// Takes a stack: the report's position, what was summed, its places, the root first.
+type Take<'a> = dyn FnMut(usize, &OfStack<'_>, &[Place]) -> Result<()> + 'a;
 
 /// Gathers all sums that the trace allows, or those of one weight.
 pub(super) struct Sums<'a> {
@@ -68,11 +77,6 @@ pub(super) struct Sums<'a> {
 
 impl<'a> Sums<'a> {
     pub(super) fn new(meta: &Meta, filter: &'a Filter, one: bool, asked: Option<Weight>) -> Result<Self> {
-        if let Some(weight) = asked.filter(|w| !w.is_in(meta)) {
-            let names: Vec<String> = weight.sources().iter().map(|s| format!("`-e {}`", s.name())).collect();
-            let (weight, names) = (weight.name(), names.join(" or "));
-            return Err(Error::asked(format!("--of {weight}: the trace has none of that: record it with {names}")));
-        }
         let weight = asked.or_else(|| Weight::ALL.into_iter().find(|w| one && w.is_in(meta)));
         let wants = |w: Weight| w.is_in(meta) && weight.is_none_or(|one| one.sources() == w.sources());
         // All memory, whatever its age.
@@ -105,12 +109,8 @@ impl<'a> Sums<'a> {
         [self.profile.is_some(), self.offcpu.is_some(), self.heap.is_some()]
     }
 
-    /// Gives each stack of each report: the report's position, what was summed, its places, the root first.
-    pub(super) fn each(
-        &self,
-        scene: &Scene<'_>,
-        take: &mut dyn FnMut(usize, &OfStack<'_>, &[Place]) -> Result<()>,
-    ) -> Result<()> {
+    /// Gives each stack of each report.
+    pub(super) fn each(&self, scene: &Scene<'_>, take: &mut Take<'_>) -> Result<()> {
         let mut places = Vec::new();
         let mut give = |which: usize, all: Vec<OfStack<'_>>| {
             all.iter().try_for_each(|of| {

@@ -114,6 +114,7 @@ pub fn run(args: ExportArgs) -> Result<u8> {
         let (from, to) = (common.from.as_deref(), common.to.as_deref());
         let filter = Filter::new(&meta, from, to, common.pid, common.cgroup.as_deref())?;
         let asked = Asked { weight: args.weight };
+        export::check(&meta, format, &asked)?;
         let progress = Progress::beside_output(Of::Events);
         let show = |done, total| progress.show(done, total);
         let fill = |out: &mut export::Out<'_>| export::run(&trace, &meta, format, &asked, &filter, out, &show);

@@ -6,8 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::Result;
 use crate::export::Out;
-use crate::export::chrome::json;
-use crate::export::scene::{Place, Scene};
+use crate::export::scene::{Place, Scene, json};
 use crate::export::tree::Tree;
 
 /// Categories of frames and their colours: what is neither, the kernel, programs.
@@ -42,7 +41,7 @@ fn table(out: &mut Out<'_>, name: &str, length: usize, columns: &[(&str, &Column
     for (column, values) in columns {
         write!(out, ",\n\"{column}\":[{}]", values.0)?;
     }
-    Ok(write!(out, "}},\n")?)
+    Ok(writeln!(out, "}},")?)
 }
 
 /// A number, or null.
@@ -212,7 +211,7 @@ mod tests {
 
     #[test]
     fn build_ids_as_breakpad_has_them() {
-        // An example of the documentation of Mozilla's symbol servers' identifiers: the first three groups are swapped.
+        // Groups of four, two and two bytes are numbers of a little-endian machine.
         assert_eq!(
             breakpad_id("000102030405060708090a0b0c0d0e0f10111213"),
             "0302010005040706".to_owned() + "08090A0B0C0D0E0F0"

@@ -4,8 +4,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::Result;
 use crate::export::Out;
-use crate::export::chrome::json;
-use crate::export::scene::Scene;
+use crate::export::scene::{Scene, json};
 use crate::export::spool::Spool;
 
 /// A thread: thread, process, and the task's position, as tids are used again.
