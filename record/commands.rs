@@ -18,6 +18,7 @@ pub mod man;
 mod names;
 mod progress;
 pub mod recover;
+pub mod redact;
 pub mod replay;
 #[cfg(feature = "analyze")]
 pub mod report;
