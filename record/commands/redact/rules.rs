@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn header_values_stay_only_when_they_are_numbers_and_words_of_the_format() {
         let mut tokens = Tokens::with(b"key");
-        let mut item = |key, value| self::item(&mut tokens, What::default(), key, value);
+        let mut redacted = |key, value| item(&mut tokens, What::default(), key, value);
         for (key, value) in [
             ("arch", "x86_64"),
             ("sources", "sched,block,profile"),
@@ -271,7 +271,7 @@ mod tests {
             ("kernel_symbols_hidden", "kernel.kptr_restrict=2 kernel.perf_event_paranoid=3"),
             ("kernel_build_id", "00ff"),
         ] {
-            assert_eq!(item(key, value), (key.to_owned(), value.to_owned()));
+            assert_eq!(redacted(key, value), (key.to_owned(), value.to_owned()));
         }
         for (key, value) in [
             ("arch", "acme"),
@@ -280,15 +280,15 @@ mod tests {
             ("disk.8:0", "acme"),
             ("kernel_build_id", "acme"),
         ] {
-            let (new_key, new) = item(key, value);
+            let (new_key, new) = redacted(key, value);
             assert!(new_key == key && !new.contains("acme"), "{key}: {new}");
         }
-        assert!(!format!("{:?}", item("disk.acme", "acme")).contains("acme"));
-        assert!(item("kernel", "6.18.15+acme").1.starts_with("6.18.15-x"));
-        let words = item("command", "/usr/bin/acme --port 80").1;
+        assert!(!format!("{:?}", redacted("disk.acme", "acme")).contains("acme"));
+        assert!(redacted("kernel", "6.18.15+acme").1.starts_with("6.18.15-x"));
+        let words = redacted("command", "/usr/bin/acme --port 80").1;
         assert_eq!(words.split(' ').count(), 3);
         assert!(!words.contains("acme") && words.starts_with('/'));
-        assert_eq!(item("host_id", "00000000000000ff").1.len(), 16);
+        assert_eq!(redacted("host_id", "00000000000000ff").1.len(), 16);
     }
 
     #[test]
