@@ -80,3 +80,50 @@ fn replace(kind: &Kind, table: &mut Table) {
         *texts = new;
     }
 }
+
+/// Writes a trace whose facts contradict each other, with names of `bytes` bytes.
+pub fn absurd(to: &Path, bytes: usize) {
+    let registry = bpfrec_format::Registry::default();
+    let ids = SegmentIds { trace_id: 3, segment: 0, first_seq: 0 };
+    let items = [
+        ("host", "x".repeat(bytes)),
+        ("sources", "sched,block,profile,offcpu,malloc,kmem".into()),
+        ("cpus_online", "0-4294967295".into()),
+        ("start_mono_ns", u64::MAX.to_string()),
+    ];
+    let items = items.map(|(key, value)| (key.to_owned(), value)).to_vec();
+    let mut writer = SegmentWriter::new(Vec::new(), ids, &registry, &items).unwrap();
+    let made = [meta::HEADER_ITEM, meta::SCHEMA_FIELD, meta::INDEX_ENTRY, meta::END];
+    for kind in registry.kinds().into_iter().filter(|kind| !made.contains(&kind.id)) {
+        const ROWS: u64 = 12;
+        let mut table = Table::new(&kind);
+        for (field, column) in kind.fields.iter().zip(&mut table.columns) {
+            for row in 0..ROWS {
+                match column {
+                    // Times run backwards, from the end of all time; half of them lie in the middle of it.
+                    Column::Int(values) if field.name == "ts_ns" => {
+                        values.push(if row % 2 == 0 { u64::MAX - row } else { (1 << 62) - row })
+                    }
+                    Column::Int(values) if field.name.ends_with("len_bytes") => values.push(u64::MAX >> (row % 3)),
+                    // Each is the parent of the other.
+                    Column::Int(values) if field.name == "parent_id" => values.push(1 + (row + 1) % 2),
+                    Column::Int(values) if field.name == "cgroup_id" => values.push(1 + row % 2),
+                    Column::Int(values) => values.push(row % 3),
+                    // One long name is enough: a block holds 16 MiB.
+                    Column::Text(texts)
+                        if row == 0
+                            && ["comm", "path", "name"].contains(&field.name.as_str())
+                            && kind.row_size == 0 =>
+                    {
+                        texts.push(&vec![b'/'; bytes])
+                    }
+                    Column::Text(texts) => texts.push(b"/a/b"),
+                    Column::List(lists) => lists.push(&vec![row; (row as usize) * 80]),
+                }
+            }
+        }
+        let block_type = if kind.is_event() { BlockType::Events } else { kind.block_type() };
+        writer.write_rows(BlockHeader { ts_max_ns: u64::MAX, ..BlockHeader::new(block_type, 0) }, &[table]).unwrap();
+    }
+    fs::write(to, writer.finish(EndReason::Exit).unwrap().0).unwrap();
+}
