@@ -173,7 +173,7 @@ impl Report for Summary {
             count(meta.tasks.all().len() as u64),
             count(meta.cgroups.sorted().len() as u64)
         );
-        for (source, stats) in meta.sources.iter().filter(|(_, s)| s.kept + s.lost > 0) {
+        for (source, stats) in meta.sources.iter().filter(|(_, s)| s.kept > 0 || s.lost > 0) {
             let _ = writeln!(
                 out,
                 "  {:<8}{:>14} kept{:>12} lost   {} in BPF",
