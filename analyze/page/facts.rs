@@ -14,7 +14,7 @@ pub(super) fn of(context: &Context<'_>) -> Value {
     let item = |key| plain(meta.item(key));
     let (cpus, r) = (cpu_count(meta.item("cpus_online")), &meta.recorder);
     let bpf_ns = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).fold(0, u64::saturating_add));
-    let sources = meta.sources.iter().filter(|(_, s)| s.kept + s.lost > 0);
+    let sources = meta.sources.iter().filter(|(_, s)| s.kept > 0 || s.lost > 0);
     let source = |(source, s): (&u16, &crate::meta::SourceStats)| {
         let lost = s.lost.max(meta.losses.of_source(*source));
         json!({"name": source_name(*source), "kept": s.kept, "lost": lost, "bpf_ns": s.bpf_ns})
