@@ -167,5 +167,5 @@ fn root_sources_are_listed_and_nothing_is_recorded() {
     }
     // A recording of the default sources works here, so the list must say so.
     assert!(all.iter().filter(|row| row["available"] == true).any(|row| row["name"] == "sched"), "{json}");
-    assert_eq!(std::fs::read_dir(scratch.path("")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(scratch.path("")).unwrap().count(), 0);
 }
