@@ -5,7 +5,6 @@
 //! what broke in `target/fuzz`. What once broke something is in `testdata/broken` for ever.
 
 #[path = "../../../format-spec/tests/common/mod.rs"]
-#[allow(dead_code, unused_imports)]
 mod builder;
 mod bytes;
 mod model;
