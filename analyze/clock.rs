@@ -41,7 +41,7 @@ impl Clock {
                 offset(a)
                     + match product.zip(i64::try_from(all).ok()) {
                         Some((product, all)) => i128::from(product / all),
-                        None => change * i128::from(done) / i128::from(all),
+                        None => change.saturating_mul(done.into()) / i128::from(all),
                     }
             }
         };

@@ -53,6 +53,8 @@ pub const FORMATS: &[&Format] = &[
 pub struct Format {
     /// Name on the command line.
     pub name: &'static str,
+    /// What a file of it may be called.
+    pub file: &'static str,
     /// One line about it.
     pub about: &'static str,
     /// Whether a terminal can show it.

@@ -62,7 +62,7 @@ impl Filter {
             return Err(Error::asked("--from lies after --to"));
         }
         if filter.from_ns > meta.end_ns {
-            let seconds = (meta.end_ns - meta.start_ns) as f64 / 1e9;
+            let seconds = meta.end_ns.saturating_sub(meta.start_ns) as f64 / 1e9;
             return Err(Error::asked(format!("--from lies after the end of the trace, which is {seconds:.3}s long")));
         }
         filter.duration_ns = filter.to_ns.min(meta.end_ns).saturating_sub(filter.from_ns.max(meta.first_ns));

@@ -95,9 +95,10 @@ fn draw(title: &str, unit: &str, background: BackgroundColor, lines: Vec<Line>) 
             text.push(';');
             text.push_str(&name);
         }
-        *folded.entry(text).or_default() += line.count;
+        let sum: &mut u64 = folded.entry(text).or_default();
+        *sum = sum.saturating_add(line.count);
     }
-    let total: u64 = folded.values().sum();
+    let total = folded.values().copied().fold(0, u64::saturating_add);
     if total == 0 {
         return Ok(empty(title));
     }

@@ -73,8 +73,8 @@ impl Losses {
     fn of_number(&self, source: u16, window: Option<(u64, u64)>) -> u64 {
         let mine = self.rows.iter().filter(|l| l.source == source && l.is_of_events());
         match window {
-            Some((from, to)) => mine.filter(|l| l.from_ns <= to && l.to_ns >= from).map(|l| l.lost).sum(),
-            None => mine.map(|l| l.lost).sum::<u64>().max(self.totals.get(&source).copied().unwrap_or(0)),
+            Some((from, to)) => sum(mine.filter(|l| l.from_ns <= to && l.to_ns >= from).map(|l| l.lost)),
+            None => sum(mine.map(|l| l.lost)).max(self.totals.get(&source).copied().unwrap_or(0)),
         }
     }
 
@@ -84,7 +84,8 @@ impl Losses {
         let (from, to) = window.unwrap_or((0, u64::MAX));
         let mine = self.rows.iter().filter(|l| l.source == source as u16 && !l.is_of_events());
         for loss in mine.filter(|l| l.from_ns <= to && l.to_ns >= from && l.lost > 0) {
-            *by_reason.entry(loss.reason).or_default() += loss.lost;
+            let lost: &mut u64 = by_reason.entry(loss.reason).or_default();
+            *lost = lost.saturating_add(loss.lost);
         }
         by_reason
     }
@@ -92,7 +93,7 @@ impl Losses {
     /// Events of all sources that were lost.
     pub fn all(&self) -> u64 {
         let sources: BTreeSet<u16> = self.rows.iter().map(|l| l.source).chain(self.totals.keys().copied()).collect();
-        sources.into_iter().map(|source| self.of_number(source, None)).sum()
+        sum(sources.into_iter().map(|source| self.of_number(source, None)))
     }
 
     /// Spans in which events of `source` were lost, or not recorded.
@@ -102,6 +103,11 @@ impl Losses {
         mine.for_each(|l| spans.add(l.from_ns, l.to_ns));
         spans
     }
+}
+
+/// A sum that stays at the largest number: a file may say anything.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// Spans of time, each once, in order.

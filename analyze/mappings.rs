@@ -109,7 +109,7 @@ impl Mappings {
             let mut now: BTreeMap<u64, &Mapping> = BTreeMap::new();
             for row in &self.rows[*start..*end] {
                 let last = row.start.saturating_add(row.len);
-                let under = now.range(..last).rev().take_while(|(_, m)| m.start + m.len > row.start);
+                let under = now.range(..last).rev().take_while(|(_, m)| m.start.saturating_add(m.len) > row.start);
                 let under: Vec<&Mapping> = under.map(|(_, m)| *m).collect();
                 let bias = |m: &Mapping| m.start.wrapping_sub(m.offset);
                 let other = |m: &&Mapping| (m.file, bias(m)) != (row.file, bias(row));

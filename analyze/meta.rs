@@ -242,7 +242,7 @@ impl Meta {
 
     /// Length of what is there.
     pub fn duration_ns(&self) -> u64 {
-        self.end_ns - self.first_ns
+        self.end_ns.saturating_sub(self.first_ns)
     }
 
     /// Whether a source was recorded.

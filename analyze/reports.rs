@@ -146,7 +146,7 @@ impl Context<'_> {
 
     /// Events of the sources that were lost, in the part that was asked for.
     pub fn lost(&self, sources: &[Source]) -> u64 {
-        sources.iter().map(|s| self.meta.losses.of(*s, self.filter.window())).sum()
+        sources.iter().map(|s| self.meta.losses.of(*s, self.filter.window())).fold(0, u64::saturating_add)
     }
 }
 
@@ -244,7 +244,7 @@ pub fn run(
     let mut outcome = Outcome { files: report.files(&context)?, ..Outcome::default() };
     outcome.lossy = context.lost(report.sources(meta, kind)) > 0 || reading.damage.any();
     if as_json {
-        outcome.output = json_of(kind, report.as_ref(), &context).to_string();
+        outcome.output = text::for_terminals(json_of(kind, report.as_ref(), &context).to_string());
         outcome.output.push('\n');
     } else {
         report.text(&context, &mut outcome.output);

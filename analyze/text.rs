@@ -17,6 +17,15 @@ pub fn plain(text: &str) -> Cow<'_, str> {
         .into()
 }
 
+/// JSON in which, beyond what JSON asks for, the control characters from 0x7f to 0x9f are escaped.
+pub fn for_terminals(json: String) -> String {
+    let is_control = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
+    if !json.contains(is_control) {
+        return json;
+    }
+    json.chars().map(|c| if is_control(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect()
+}
+
 enum Escaped {
     One(Option<char>),
     Many(std::char::EscapeDefault),
@@ -97,6 +106,13 @@ mod tests {
     fn hostile_names_lie_still() {
         assert_eq!(plain("nginx: worker"), "nginx: worker");
         assert_eq!(plain("a\x1b[2J\nb\u{9b}\u{202e}"), "a\\u{1b}[2J\\nb\\u{9b}\\u{202e}");
+    }
+
+    #[test]
+    fn json_that_a_terminal_may_be_given() {
+        let json = for_terminals(serde_json::json!(["a\u{9b}2J\u{7f}", "\u{1b}", "ä"]).to_string());
+        assert_eq!(json, r#"["a\u009b2J\u007f","\u001b","ä"]"#);
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), ["a\u{9b}2J\u{7f}", "\u{1b}", "ä"]);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub mod reason {
     pub const THREAD_TABLE_FULL: u64 = 12;
     /// The ring of copied user stacks was full; the stack was walked by frame pointers.
     pub const COPY_RING_FULL: u64 = 13;
+    /// `redact` left out what it did not understand.
+    pub const NOT_UNDERSTOOD: u64 = 14;
 
     /// Whether an event itself is gone, not only what it refers to.
     pub fn loses_events(reason: u64) -> bool {
@@ -129,6 +131,7 @@ pub mod reason {
             CALL_UNFINISHED => "call without its return",
             THREAD_TABLE_FULL => "thread table full",
             COPY_RING_FULL => "stack copy ring full",
+            NOT_UNDERSTOOD => "not understood",
             _ => "unknown reason",
         }
     }

@@ -179,6 +179,24 @@ impl<W: Write> SegmentWriter<W> {
         Ok(())
     }
 
+    /// Appends rows as one block with the type, stream, times and loss of `header`, as several where one cannot hold them.
+    pub fn write_rows(&mut self, header: BlockHeader, tables: &[Table]) -> Result<()> {
+        let mut raw = Vec::new();
+        tables.iter().for_each(|table| section::encode(table, &mut raw));
+        if raw.len() > MAX_PAYLOAD as usize {
+            drop(raw);
+            let parts = || tables.iter().flat_map(parts);
+            // A part is far below the cap but for a row that alone is over it: that cannot be written.
+            if tables.len() > 1 || parts().count() > 1 {
+                return parts().try_for_each(|part| self.write_rows(header, &[part]));
+            }
+            return Err(Error::Unwritable(format!("a row of kind {} of over {MAX_PAYLOAD} bytes", tables[0].kind)));
+        }
+        let rows = tables.iter().map(|t| t.rows() as u32).sum();
+        let block = Block::new(BlockHeader { rows, ..header }, raw, Some(&mut self.compressor))?;
+        self.write(block)
+    }
+
     /// Appends a CHECKPOINT: `stats` and the index since the last one.
     pub fn checkpoint(&mut self, stats: &[&Table]) -> Result<()> {
         let part = slice(&self.index, self.checkpointed, self.index.rows());

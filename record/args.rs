@@ -83,6 +83,12 @@ pub struct RecordArgs {
     /// Most bytes of function names in the file
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub symbols_max: u64,
+    /// Say what this kernel has for each source and what is done without it, and record nothing
+    #[arg(long)]
+    pub list_sources: bool,
+    /// With --list-sources: as JSON
+    #[arg(long, requires = "list_sources")]
+    pub json: bool,
     /// Record while this command runs and pass its exit code on
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

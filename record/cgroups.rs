@@ -16,6 +16,18 @@ pub fn mount_point() -> Option<PathBuf> {
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
+/// How cgroups are mounted here, in words; an error where there are none of version 2.
+pub fn hierarchy() -> Result<String, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let has = |kind: &str| mounts.lines().any(|l| l.split(" - ").nth(1).is_some_and(|rest| rest.starts_with(kind)));
+    match (has("cgroup2 "), has("cgroup ")) {
+        (true, false) => Ok("version 2".into()),
+        (true, true) => Ok("version 2 beside version 1".into()),
+        (false, true) => Err("only version 1 is mounted".into()),
+        (false, false) => Err("none are mounted".into()),
+    }
+}
+
 /// All cgroups as rows of kind `cgroup`. A cgroup's id is the inode number of its directory.
 pub fn snapshot(mount: Option<&Path>) -> Table {
     let mut table = Table::new(&meta::kind(meta::CGROUP));

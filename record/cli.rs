@@ -65,6 +65,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Copy what is whole out of a damaged or unfinished trace
     Recover(RecoverArgs),
+    /// Copy a trace with tokens in the place of all names, to show it to others
+    Redact(crate::commands::redact::RedactArgs),
     /// Add names of functions to a trace, on the host or where debug files are
     #[cfg(feature = "analyze")]
     Symbolize(crate::commands::symbolize::SymbolizeArgs),

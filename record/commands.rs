@@ -22,6 +22,7 @@ pub mod man;
 mod names;
 mod progress;
 pub mod recover;
+pub mod redact;
 pub mod replay;
 #[cfg(feature = "analyze")]
 pub mod report;
@@ -99,14 +100,24 @@ pub fn report_named(word: &str) -> Option<&'static str> {
     return None.filter(|_: &&str| !word.is_empty());
 }
 
-/// Text that a terminal may be given: control characters are shown as escapes.
+/// Text that a terminal may be given: control characters, and what turns the direction of text, are shown as escapes.
 pub fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if is_harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
 }
 
-/// A string in JSON. Beyond what JSON asks for, the control characters from 0x7f to 0x9f are escaped, for terminals.
+/// Whether a character only stands there, and neither moves a cursor nor turns what comes after it.
+pub fn is_harmless(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !turns
+}
+
+/// A string in JSON, escaped as [`for_terminals`] does.
 pub fn json_string(text: &str) -> String {
-    let json = serde_json::Value::from(text).to_string();
+    for_terminals(serde_json::Value::from(text).to_string())
+}
+
+/// JSON in which, beyond what JSON asks for, the control characters from 0x7f to 0x9f are escaped, for terminals.
+pub fn for_terminals(json: String) -> String {
     if !json.contains(|c| matches!(c, '\u{7f}'..='\u{9f}')) {
         return json;
     }

@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md shows the way of an event. Empty unless the feature `record` is on and the target is Linux.
 #![cfg(recorder)]
 
+mod abilities;
 mod accounts;
 pub mod args;
 mod batches;

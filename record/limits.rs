@@ -16,8 +16,8 @@ pub fn check() -> Result<()> {
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         bail!(
-            "this kernel has no type information (/sys/kernel/btf/vmlinux): \
-             a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed"
+            "this kernel has no type information (/sys/kernel/btf/vmlinux): a kernel built with CONFIG_DEBUG_INFO_BTF=y is \
+             needed, as the kernel itself checks the programs against it; that of another file would not do"
         );
     }
     Ok(())

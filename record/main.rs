@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Info(args) => commands::info::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Recover(args) => commands::recover::run(args),
+        Command::Redact(args) => commands::redact::run(args),
         #[cfg(feature = "analyze")]
         Command::Symbolize(args) => commands::symbolize::run(args),
         #[cfg(feature = "analyze")]

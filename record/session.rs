@@ -40,6 +40,10 @@ pub const LOCK: Duration = Duration::from_secs(2);
 /// Runs `bpfrec record`; returns the exit code.
 pub fn run(args: RecordArgs) -> Result<u8> {
     crate::limits::check()?;
+    if args.list_sources {
+        crate::messages::collect();
+        return crate::abilities::print(&args).map(|()| 0);
+    }
     check_output(&args)?;
     crate::shedding::check(&args)?;
     crate::messages::collect();

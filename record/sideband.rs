@@ -72,11 +72,14 @@ fn attr(build_id: bool) -> sys::perf_event_attr {
 }
 
 impl Sideband {
+    /// Whether records have build ids: Linux 5.12 and later. Older kernels refuse the bit.
+    pub fn tells_build_ids(cpus: &[u32]) -> bool {
+        cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok())
+    }
+
     /// Opens and enables an event on each CPU.
     pub fn open(cpus: &[u32]) -> Result<Sideband> {
-        // Build ids in the records: Linux 5.12 and later. Older kernels refuse the bit.
-        let with_ids = cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok());
-        let mut attr = attr(with_ids);
+        let mut attr = attr(Self::tells_build_ids(cpus));
         let mut rings = Vec::new();
         for &cpu in cpus {
             let ring = PerfRing::open(&mut attr, cpu);

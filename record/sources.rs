@@ -3,7 +3,7 @@
 
 mod block;
 mod kmem;
-mod malloc;
+pub mod malloc;
 mod offcpu;
 mod profile;
 mod sched;

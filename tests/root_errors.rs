@@ -143,3 +143,29 @@ fn root_a_command_that_cannot_start_is_named() {
     assert!(!output.status.success());
     assert!(err.contains("no-such-command-here"), "{err}");
 }
+
+#[test]
+fn root_sources_are_listed_and_nothing_is_recorded() {
+    let Some(_alone) = alone_as_root("root_sources_are_listed_and_nothing_is_recorded") else { return };
+    let scratch = Scratch::new();
+    let list = |args: &[&str]| {
+        let output =
+            Command::new(BPFREC).args(["record", "--list-sources"]).args(args).current_dir(scratch.path("")).output();
+        let output = output.unwrap();
+        let (out, err) = texts(&output);
+        assert!(output.status.success() && err.is_empty(), "{out}{err}");
+        out
+    };
+    let text = list(&[]);
+    let json: serde_json::Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    let all = json.as_array().unwrap();
+    for name in ["sched", "offcpu", "block", "malloc", "kmem", "profile", "mappings", "cgroups"] {
+        let row = all.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {json}"));
+        assert!(row["needs"].is_string() && row["otherwise"].is_string(), "{row}");
+        let said = if row["available"] == true { &row["with"] } else { &row["why_not"] };
+        assert!(text.contains(said.as_str().unwrap()), "{said}: {text}");
+    }
+    // A recording of the default sources works here, so the list must say so.
+    assert!(all.iter().filter(|row| row["available"] == true).any(|row| row["name"] == "sched"), "{json}");
+    assert_eq!(fs::read_dir(scratch.path("")).unwrap().count(), 0);
+}

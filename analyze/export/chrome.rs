@@ -22,6 +22,7 @@ use crate::offcpu::state_name;
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "chrome",
+    file: "trace.json",
     about: "Trace event JSON, for chrome://tracing, Perfetto, speedscope",
     is_text: true,
     of_one_weight: false,

@@ -17,6 +17,7 @@ use crate::reports::stack_lines::folded_name;
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "csv",
+    file: "trace.csv",
     about: "Comma-separated values, a line for each time on the CPU, wait, request, sample, allocation and loss",
     is_text: true,
     of_one_weight: false,

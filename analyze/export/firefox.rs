@@ -22,6 +22,7 @@ use crate::offcpu::{What as OffWhat, state_name};
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "firefox",
+    file: "trace.profile.json",
     about: "Profile for profiler.firefox.com: samples and markers of each thread",
     is_text: true,
     of_one_weight: false,

@@ -14,6 +14,7 @@ use crate::reports::stack_lines::{folded_lines, folded_name, folded_part};
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "folded",
+    file: "stacks.txt",
     about: "Folded stacks, for flamegraph.pl, inferno, speedscope",
     is_text: true,
     of_one_weight: true,

@@ -24,6 +24,7 @@ use crate::offcpu::{What as OffWhat, state_name};
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "perfetto",
+    file: "trace.pftrace",
     about: "Perfetto trace: tracks by CPU, process and thread, wakeups, block I/O, samples, counters, losses",
     is_text: false,
     of_one_weight: false,

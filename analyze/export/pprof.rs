@@ -20,6 +20,7 @@ use crate::symbols::NameSource;
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "pprof",
+    file: "trace.pb.gz",
     about: "Gzipped protobuf with CPU, off-CPU and memory by stack, for pprof and what reads its files",
     is_text: false,
     of_one_weight: false,

@@ -14,6 +14,7 @@ use crate::offcpu::What as OffWhat;
 /// In the list of formats.
 pub const FORMAT: Format = Format {
     name: "speedscope",
+    file: "trace.speedscope.json",
     about: "speedscope's own JSON: CPU samples and waits of each thread, in order of time",
     is_text: true,
     of_one_weight: false,

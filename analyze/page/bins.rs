@@ -39,24 +39,29 @@ impl Bins {
         let (first, last) = (self.at(start_ns), self.at(end_ns - 1));
         let mut from = start_ns;
         for bin in first..last {
-            let edge = self.origin_ns + (u64::from(bin) + 1) * self.width_ns;
-            each(bin, edge - from);
+            let edge = self.edge_ns(u64::from(bin) + 1);
+            each(bin, edge.saturating_sub(from));
             from = edge;
         }
-        each(last, end_ns - from);
+        each(last, end_ns.saturating_sub(from));
     }
 
     /// The same time in half as many bins. A bin's edges stay edges, but for every other one.
     pub(super) fn halved(&self, start_ns: u64) -> Bins {
         let width_ns = self.width_ns.saturating_mul(2);
-        let end = self.origin_ns + u64::from(self.count) * self.width_ns;
-        let origin_ns = start_ns + (self.origin_ns - start_ns) / width_ns * width_ns;
-        Bins { origin_ns, width_ns, count: (end - origin_ns).div_ceil(width_ns) as u32 }
+        let end = self.edge_ns(self.count.into());
+        let origin_ns = start_ns + self.origin_ns.saturating_sub(start_ns) / width_ns * width_ns;
+        Bins { origin_ns, width_ns, count: end.saturating_sub(origin_ns).div_ceil(width_ns) as u32 }
     }
 
     /// Begin of a bin.
     pub(super) fn begin_ns(&self, bin: u16) -> u64 {
-        self.origin_ns + u64::from(bin) * self.width_ns
+        self.edge_ns(bin.into())
+    }
+
+    /// Begin of a bin, end of the one before; the end of all time where a file says absurd ones.
+    fn edge_ns(&self, bin: u64) -> u64 {
+        self.origin_ns.saturating_add(bin.saturating_mul(self.width_ns))
     }
 }
 

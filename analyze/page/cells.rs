@@ -21,7 +21,7 @@ pub(super) trait Join: Copy + Default {
 
 impl Join for u64 {
     fn join(&mut self, other: u64) {
-        *self += other;
+        *self = self.saturating_add(other);
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) fn of(context: &Context<'_>) -> Value {
     let meta = context.meta;
     let item = |key| plain(meta.item(key));
     let (cpus, r) = (cpu_count(meta.item("cpus_online")), &meta.recorder);
-    let bpf_ns = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).sum());
-    let sources = meta.sources.iter().filter(|(_, s)| s.kept + s.lost > 0);
+    let bpf_ns = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).fold(0, u64::saturating_add));
+    let sources = meta.sources.iter().filter(|(_, s)| s.kept > 0 || s.lost > 0);
     let source = |(source, s): (&u16, &crate::meta::SourceStats)| {
         let lost = s.lost.max(meta.losses.of_source(*source));
         json!({"name": source_name(*source), "kept": s.kept, "lost": lost, "bpf_ns": s.bpf_ns})
@@ -25,8 +25,8 @@ pub(super) fn of(context: &Context<'_>) -> Value {
         "arch": item("arch"),
         "start": utc(meta.clock.unix_ns(meta.first_ns)),
         "start_unix_ms": meta.clock.unix_ns(meta.start_ns) / 1_000_000,
-        "first_ns": meta.first_ns - meta.start_ns,
-        "end_ns": meta.end_ns - meta.start_ns,
+        "first_ns": meta.first_ns.saturating_sub(meta.start_ns),
+        "end_ns": meta.end_ns.saturating_sub(meta.start_ns),
         "duration_ns": meta.duration_ns(),
         "asked": item("sources"),
         "sources": sources.map(source).collect::<Vec<_>>(),
@@ -37,7 +37,7 @@ pub(super) fn of(context: &Context<'_>) -> Value {
         "recorder_cpu_ns": r.cpu_ns,
         "recorder_rss_bytes": r.max_rss_bytes,
         "bpf_ns": bpf_ns,
-        "cost_percent": percent(r.cpu_ns + bpf_ns, cpus.saturating_mul(meta.duration_ns())),
+        "cost_percent": percent(r.cpu_ns.saturating_add(bpf_ns), cpus.saturating_mul(meta.duration_ns())),
         "lost": meta.losses.all() + context.reading.damage.events,
         "damaged": context.reading.damage.any(),
         "exact_cpu": meta.has_source(bpfrec_format::Source::Sched),

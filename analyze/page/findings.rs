@@ -69,7 +69,7 @@ pub(super) fn of(seen: &Seen<'_>) -> Value {
 fn lost(seen: &Seen<'_>) -> Option<Finding> {
     let (meta, damage) = (seen.context.meta, &seen.context.reading.damage);
     let lost = meta.losses.all() + damage.events;
-    let share = percent(lost, lost + meta.events);
+    let share = percent(lost, lost.saturating_add(meta.events));
     let share = if share < 0.01 { "less than 0.01".to_owned() } else { format!("{share:.2}") };
     let mut text = match lost {
         0 => "Figures may be too small.".to_owned(),
@@ -124,7 +124,7 @@ impl Seen<'_> {
     fn trusts(&self, source: Source) -> bool {
         let stats = self.context.meta.sources.get(&(source as u16)).copied().unwrap_or_default();
         let lost = stats.lost.max(self.context.meta.losses.of_source(source as u16));
-        percent(lost, lost + stats.kept) < 5.0 && self.context.reading.damage.events == 0
+        percent(lost, lost.saturating_add(stats.kept)) < 5.0 && self.context.reading.damage.events == 0
     }
 
     fn duration_ns(&self) -> u64 {

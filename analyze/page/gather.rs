@@ -129,7 +129,8 @@ impl Gather {
     fn cpu_time(&mut self, meta: &Meta, slab: &Slab) {
         for s in &slab.slices {
             // As the summary does: the part of a slice that lies in the window was spent in it.
-            let (from, to) = (s.ts_ns.max(self.filter.from_ns), (s.ts_ns + s.dur_ns).min(self.filter.to_ns));
+            let (from, to) =
+                (s.ts_ns.max(self.filter.from_ns), s.ts_ns.saturating_add(s.dur_ns).min(self.filter.to_ns));
             if from < to && self.filter.takes(from, s.pid, s.cgroup_id) {
                 let group = self.groups.seen(meta, s.cgroup_id, s.pid, s.tid, s.ts_ns);
                 self.groups.all[group as usize].cpu_ns += to - from;

@@ -128,7 +128,7 @@ impl Group {
     fn join(&mut self, other: &Group) {
         self.last_ns = self.last_ns.max(other.last_ns);
         self.events += other.events;
-        self.cpu_ns += other.cpu_ns;
+        self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
     }
 }
 

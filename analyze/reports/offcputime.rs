@@ -83,8 +83,8 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, other: Sum) {
-        self.ns += other.ns;
-        self.queued_ns += other.queued_ns;
+        self.ns = self.ns.saturating_add(other.ns);
+        self.queued_ns = self.queued_ns.saturating_add(other.queued_ns);
         self.waits += other.waits;
     }
 
@@ -358,7 +358,7 @@ impl Report for Offcputime {
                 self.by_state.iter().map(|(s, sum)| format!("{s} {}", duration(sum.ns))).collect();
             notes.push(format!("by state: {}", by_state.join(", ")));
         }
-        let shown: u64 = self.sorted().iter().map(|(_, sum)| sum.ns).sum();
+        let shown: u64 = self.sorted().iter().map(|(_, sum)| sum.ns).fold(0, u64::saturating_add);
         if shown < ns {
             notes.push(format!("shown: {:.1} % of that time", percent(shown, ns)));
         }

@@ -197,7 +197,8 @@ pub(crate) fn folded_part(name: &str, line: &mut String) {
 pub(crate) fn folded_lines(lines: impl IntoIterator<Item = (String, u64)>, unit: u64, out: &mut String) {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for (line, value) in lines {
-        *all.entry(line).or_default() += value;
+        let sum = all.entry(line).or_default();
+        *sum = sum.saturating_add(value);
     }
     // Divided after they were summed: of many waits of 900 ns nothing would be left.
     let mut all: Vec<_> = all.into_iter().map(|(line, value)| (line, value / unit)).collect();

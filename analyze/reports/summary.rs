@@ -123,10 +123,12 @@ impl Visitor for Summary {
             .for_each(|io| self.ios.add(io.device_ns()));
         for s in &slab.slices {
             // Only the part of a slice that lies in the window was spent in it.
-            let (from, to) = (s.ts_ns.max(f.from_ns), (s.ts_ns + s.dur_ns).min(f.to_ns));
+            let (from, to) = (s.ts_ns.max(f.from_ns), s.ts_ns.saturating_add(s.dur_ns).min(f.to_ns));
             if from < to && f.takes(from, s.pid, s.cgroup_id) {
-                *self.cpu_ns[0].entry(s.pid.into()).or_default() += to - from;
-                *self.cpu_ns[1].entry(s.cgroup_id).or_default() += to - from;
+                for (sums, key) in self.cpu_ns.iter_mut().zip([s.pid.into(), s.cgroup_id]) {
+                    let sum: &mut u64 = sums.entry(key).or_default();
+                    *sum = sum.saturating_add(to - from);
+                }
                 self.seen_ns.insert(s.pid.into(), s.ts_ns);
             }
         }
@@ -172,7 +174,7 @@ impl Report for Summary {
             count(meta.tasks.all().len() as u64),
             count(meta.cgroups.sorted().len() as u64)
         );
-        for (source, stats) in meta.sources.iter().filter(|(_, s)| s.kept + s.lost > 0) {
+        for (source, stats) in meta.sources.iter().filter(|(_, s)| s.kept > 0 || s.lost > 0) {
             let _ = writeln!(
                 out,
                 "  {:<8}{:>14} kept{:>12} lost   {} in BPF",
@@ -184,14 +186,14 @@ impl Report for Summary {
         }
         let _ = writeln!(out, "lost      {} events", count(meta.losses.all() + context.reading.damage.events));
         let r = &meta.recorder;
-        let bpf = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).sum());
+        let bpf = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).fold(0, u64::saturating_add));
         let capacity = cpu_count(meta.item("cpus_online")).saturating_mul(meta.duration_ns());
         let _ = writeln!(
             out,
             "cost      recorder {} CPU, probes {} CPU, together {:.3} % of the machine; {} memory",
             duration(r.cpu_ns),
             duration(bpf),
-            percent(r.cpu_ns + bpf, capacity),
+            percent(r.cpu_ns.saturating_add(bpf), capacity),
             text::bytes(r.max_rss_bytes)
         );
         let coverage = self.profile.coverage(context);

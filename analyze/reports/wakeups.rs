@@ -119,7 +119,7 @@ impl Wakeups {
             blocked_ns: self.filter.part_ns(off.start_ns(), off.woken_ns()),
             queued_ns: self.filter.part_ns(off.woken_ns(), off.end_ns),
         };
-        if sum.count + sum.blocked_ns + sum.queued_ns == 0 {
+        if sum.count == 0 && sum.blocked_ns == 0 && sum.queued_ns == 0 {
             return;
         }
         let woken_ns = off.woken_ns();
@@ -136,8 +136,8 @@ impl Wakeups {
         self.not_seen += if off.is_woken() { 0 } else { sum.count };
         for into in [self.sums.entry(Key { waker, target }).or_default(), &mut self.total] {
             into.count += sum.count;
-            into.blocked_ns += sum.blocked_ns;
-            into.queued_ns += sum.queued_ns;
+            into.blocked_ns = into.blocked_ns.saturating_add(sum.blocked_ns);
+            into.queued_ns = into.queued_ns.saturating_add(sum.queued_ns);
         }
     }
 
@@ -256,7 +256,7 @@ impl Report for Wakeups {
         let (blocked, queued) = (duration(blocked_ns), duration(queued_ns));
         let mut notes =
             vec![format!("{} wakeups: {blocked} blocked before, {queued} waiting for a CPU after", count(wakeups))];
-        let shown: u64 = self.sorted().iter().map(|(_, sum)| sum.blocked_ns).sum();
+        let shown: u64 = self.sorted().iter().map(|(_, sum)| sum.blocked_ns).fold(0, u64::saturating_add);
         if shown < blocked_ns {
             notes.push(format!("shown: {:.1} % of the blocked time", percent(shown, blocked_ns)));
         }

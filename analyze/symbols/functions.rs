@@ -68,10 +68,10 @@ impl Functions {
         let mut next = u64::MAX;
         for row in self.rows.iter_mut().rev() {
             row.end = match row.len {
-                0 if u64::from(row.source) == symbol_source::DYNSYM => row.addr + 1,
+                0 if u64::from(row.source) == symbol_source::DYNSYM => row.addr.saturating_add(1),
                 0 => {
                     let within = ranges.iter().find(|r| r.contains(&row.addr));
-                    within.map_or(row.addr + 1, |r| r.end.min(next))
+                    within.map_or(row.addr.saturating_add(1), |r| r.end.min(next))
                 }
                 len => row.addr.saturating_add(len),
             };

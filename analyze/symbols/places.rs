@@ -163,7 +163,7 @@ fn look(meta: &Meta, epoch: Epoch, addr: u64) -> Found {
             let file = &meta.mappings.files[m.file as usize];
             let binary = meta.binaries.find(&file.build_id, m.inode, &file.path, m.ts_ns);
             let hit = Hit { file: m.file, binary };
-            Found::File(hit, (addr - m.start).wrapping_add(m.offset), compiled)
+            Found::File(hit, addr.wrapping_sub(m.start).wrapping_add(m.offset), compiled)
         }
     }
 }

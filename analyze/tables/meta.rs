@@ -269,9 +269,10 @@ fn trace(meta: &Meta, reading: &Reading, output: &dyn Output) -> Result<()> {
     let mut file = TableFile::new(output, "trace", &columns, false)?;
     let one = std::iter::once::<&str>;
     let big = |v: u64| parquet::big_ints(std::iter::once(v as i64));
-    let (lost, events) =
-        (meta.losses.all() + reading.damage.events, meta.events - reading.damage.events.min(meta.events));
-    let completeness = if events + lost == 0 { 1.0 } else { events as f64 / (events + lost) as f64 };
+    let lost = meta.losses.all().saturating_add(reading.damage.events);
+    let events = meta.events.saturating_sub(reading.damage.events);
+    let all = events.saturating_add(lost);
+    let completeness = if all == 0 { 1.0 } else { events as f64 / all as f64 };
     file.write(vec![
         parquet::ints(std::iter::once(SCHEMA_VERSION)),
         parquet::some_texts(one(meta.item("host"))),

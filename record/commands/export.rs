@@ -13,6 +13,11 @@ use super::names::FrameArgs;
 use super::progress::{Of, Progress};
 use super::{DAMAGED, DONE, beside};
 
+const EXAMPLES: &str = "Examples:
+  bpfrec export perfetto trace.bpr -o trace.pftrace          for ui.perfetto.dev
+  bpfrec export pprof trace.bpr --cgroup /shop -o shop.pb.gz
+  bpfrec export folded trace.bpr --from 2s --to 3s -o -";
+
 /// Arguments of `bpfrec export`.
 #[derive(Debug)]
 pub struct ExportArgs {
@@ -64,8 +69,9 @@ fn subcommand(format: &Format) -> Command {
         ),
         false => command,
     };
+    let example = format!("Examples:\n  bpfrec export {} trace.bpr -o {}", format.name, format.file);
     // Flags that come with a struct bring its description along.
-    command.about(format.about)
+    command.about(format.about).after_help(example)
 }
 
 impl FromArgMatches for ExportArgs {
@@ -87,6 +93,7 @@ impl FromArgMatches for ExportArgs {
 impl clap::Args for ExportArgs {
     fn augment_args(command: Command) -> Command {
         let command = command.subcommand_required(true).arg_required_else_help(true).subcommand_value_name("FORMAT");
+        let command = command.after_help(EXAMPLES);
         command.subcommands(FORMATS.iter().map(|format| subcommand(format)))
     }
 

@@ -22,7 +22,7 @@ pub fn run(args: InfoArgs) -> anyhow::Result<u8> {
     facts.damaged.iter().take(5).for_each(|line| eprintln!("bpfrec: {line}"));
     super::to_stdout(|out| {
         if args.json {
-            let text = serde_json::to_string_pretty(&json(&trace, &facts))?;
+            let text = super::for_terminals(serde_json::to_string_pretty(&json(&trace, &facts))?);
             writeln!(out, "{text}")?;
         } else {
             header(out, &trace, &facts)?;

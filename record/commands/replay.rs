@@ -249,6 +249,6 @@ fn is_hex(name: &str) -> bool {
 
 /// Text without blanks and quotes as it is, all else in quotes and escaped.
 fn word(text: &str) -> String {
-    let plain = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '\\';
+    let plain = |c: char| super::is_harmless(c) && !c.is_whitespace() && c != '"' && c != '\\';
     if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("{text:?}") }
 }

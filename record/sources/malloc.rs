@@ -187,6 +187,13 @@ impl State {
     }
 }
 
+/// What the programs would have here, in words.
+pub fn has(btf: &Btf<'_>) -> String {
+    let threads = if has_task_storage() { "task storage" } else { "table" };
+    let links = if has_uprobe_multi(btf) { "many uprobes a link" } else { "a link for each uprobe" };
+    format!("states of threads in: {threads}; {links}")
+}
+
 /// Whether programs of uprobes can keep what they need to know in the task.
 fn has_task_storage() -> bool {
     let helper = |id| ProgramType::Kprobe.is_helper_supported(id).unwrap_or(false);

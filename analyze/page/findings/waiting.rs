@@ -51,9 +51,10 @@ pub(super) fn containers(seen: &Seen<'_>) -> Vec<Finding> {
     let times = gather.latency.by(|c| run_queue(c.what).then(|| cgroup(c.group)));
     let one = |(id, length): (&u64, &crate::page::cells::Length)| {
         let (waited, ran) = (length.ns, ran.get(id).copied().unwrap_or(0));
-        let share = percent(waited, waited + ran);
+        let runnable_ns = waited.saturating_add(ran);
+        let share = percent(waited, runnable_ns);
         let times = times.get(id).copied().unwrap_or(0);
-        let runnable = percent(waited + ran, seen.duration_ns());
+        let runnable = percent(runnable_ns, seen.duration_ns());
         if share < WAITING_PERCENT || runnable < RUNNABLE_PERCENT || times < WAITS {
             return None;
         }

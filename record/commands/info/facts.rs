@@ -144,7 +144,7 @@ impl Facts {
         facts.binaries = ids.binaries.len() as u64;
         for (symbols, missing) in ids.binaries.into_values() {
             facts.with_symbols += u64::from(symbols > 0);
-            facts.symbols += symbols;
+            facts.symbols = facts.symbols.saturating_add(symbols);
             if !missing.is_empty() {
                 *facts.missing.entry(missing).or_default() += 1;
             }
@@ -223,7 +223,8 @@ impl Facts {
                     let key = (source_name(*source), *space == meta::space::USER);
                     // Totals, so the highest are the last.
                     let last = self.stack_counts.entry(key).or_default();
-                    if walked + remembered >= last.walked + last.remembered {
+                    let sum = |a: u64, b: u64| a.saturating_add(b);
+                    if sum(walked, remembered) >= sum(last.walked, last.remembered) {
                         *last = counts;
                     }
                 }

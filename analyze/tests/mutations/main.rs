@@ -1,0 +1,113 @@
+//! Whatever bytes a file has, reading it ends in rows, reports or an error, never in a panic, and what is recovered is whole.
+//!
+//! Files of testdata are changed at random: bytes as they are, payloads with their checksums made right again, values of all
+//! columns. As a test a fixed number of rounds from a fixed start; `scripts/fuzz MINUTES` goes on from another one, and keeps
+//! what broke in `target/fuzz`. What once broke something is in `testdata/broken` for ever.
+
+#[path = "../../../format-spec/tests/common/mod.rs"]
+mod builder;
+mod bytes;
+mod model;
+mod target;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use builder::Random;
+use model::Model;
+
+/// Rounds of each way to change a file when this runs as a test.
+const ROUNDS: u64 = 60;
+/// What all of it may take, KiB: the budget of one block, ten times over, for as many threads, and what the reports gather.
+const MEMORY_KIB: u64 = 1536 << 10;
+
+fn testdata(part: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(part);
+    let mut all: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().map(|e| e.unwrap().path()).collect();
+    all.retain(|path| path.extension().is_some_and(|e| e == "bpr"));
+    all.sort();
+    all
+}
+
+/// Small traces to begin with: the beginning of each real one, and one with one of everything.
+fn seeds() -> Vec<Model> {
+    let mut seeds: Vec<Model> = testdata("v1").iter().map(|path| Model::of_file(path)).collect();
+    assert!(seeds.len() >= 6);
+    seeds.push(Model::of_bytes(&builder::trace(builder::TRACE_ID)[1]));
+    seeds
+}
+
+/// For how long, and from which start.
+fn fuzzing() -> Option<(Duration, u64)> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seconds = number("BPFREC_FUZZ_SECONDS")?;
+    Some((Duration::from_secs(seconds), number("BPFREC_FUZZ_SEED").unwrap_or(1)))
+}
+
+#[test]
+fn no_bytes_break_it() {
+    let (limit, seed) = fuzzing().map_or((None, 1), |(limit, seed)| (Some(limit), seed));
+    let seeds = seeds();
+    let originals: Vec<Vec<u8>> = seeds.iter().map(Model::bytes).collect();
+    let (start, mut rounds, mut broken) = (Instant::now(), 0, std::collections::BTreeMap::new());
+    let mut slowest = Duration::ZERO;
+    while limit.map_or(rounds < ROUNDS, |limit| start.elapsed() < limit) {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(rounds * 2 + 1) | 1);
+        (0..8).for_each(|_| {
+            random.next(2);
+        });
+        let number = random.next(seeds.len() as u64) as usize;
+        let inputs = [
+            bytes::changed(&originals[number], &mut random),
+            bytes::with_changed_payloads(&originals[number], &mut random),
+            values::changed(&seeds[number], &mut random).bytes(),
+        ];
+        for input in inputs {
+            let begun = Instant::now();
+            if let Err(why) = target::run(&input, &mut random) {
+                keep(&input, &why);
+                broken.entry(why).or_insert((seed, rounds));
+            }
+            if begun.elapsed() > slowest {
+                slowest = begun.elapsed();
+                if limit.is_some() && slowest > Duration::from_secs(10) {
+                    keep(&input, "slow");
+                }
+            }
+        }
+        rounds += 1;
+    }
+    println!("{rounds} rounds of 3 files in {:?}, the slowest file took {slowest:?}", start.elapsed());
+    assert!(broken.is_empty(), "{} ways to break it, kept in target/fuzz: {broken:#?}", broken.len());
+    let high = high_water_kib();
+    assert!(limit.is_some() || high < MEMORY_KIB, "{high} KiB were in use, at most {MEMORY_KIB} are expected");
+}
+
+/// The largest set of pages that this process had.
+fn high_water_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Files that once broke something, and those that are whole.
+#[test]
+fn what_once_broke_it() {
+    let mut random = Random(1);
+    for path in testdata("broken").into_iter().chain(testdata("v1").into_iter().filter(|path| path.is_file())) {
+        let bytes = std::fs::read(&path).unwrap();
+        target::run(&bytes, &mut random).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    }
+}
+
+/// Keeps a file that breaks something.
+fn keep(input: &[u8], why: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz");
+    std::fs::create_dir_all(&dir).unwrap();
+    let name = format!("{:08x}.bpr", crc32fast::hash(why.as_bytes()));
+    println!("{name}: {why}");
+    if !dir.join(&name).exists() {
+        std::fs::write(dir.join(name), input).unwrap();
+    }
+}
