@@ -20,6 +20,9 @@ use crate::layout::ModuleRecord;
 /// Time between two looks when nobody tells.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Files that are read up to the modules: a module often comes with another one that it needs.
+const AHEAD: usize = 2;
+
 /// Address and bytes of modules by name.
 type List = FxHashMap<Vec<u8>, (u64, u64)>;
 
@@ -31,7 +34,8 @@ pub struct Modules {
     ring: Option<(MapHandle, RingBuffer<'static>)>,
     told: Arc<Mutex<Vec<ModuleRecord>>>,
     core_bytes: u64,
-    functions: Option<Positioned>,
+    /// One for each of the next modules.
+    functions: Vec<Positioned>,
 }
 
 impl Modules {
@@ -50,14 +54,19 @@ impl Modules {
             let buffer = builder.build()?;
             ring = Some((map, buffer));
         }
-        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told, core_bytes: 0, functions: None })
+        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told, core_bytes: 0, functions: Vec::new() })
     }
 
-    /// Gets ready for the next module. `core_bytes`: see `kernel::Symbols`.
+    /// Gets ready for the next modules. `core_bytes`: see `kernel::Symbols`.
     pub fn prepare(&mut self, core_bytes: u64) {
         self.core_bytes = core_bytes;
-        // Without it the whole is read, as it must be where nobody tells.
-        self.functions = self.ring.as_ref().and_then(|_| Positioned::new(core_bytes).ok());
+        // Without them the whole is read, as it must be where nobody tells.
+        while self.ring.is_some() && self.functions.len() < AHEAD {
+            match Positioned::new(core_bytes) {
+                Ok(file) => self.functions.push(file),
+                Err(_) => break,
+            }
+        }
     }
 
     /// Can be read when the kernel has told something.
@@ -86,7 +95,7 @@ impl Modules {
         }
         let before = std::mem::replace(&mut self.known, now);
         let tables = self.compare(&before, &told, since);
-        if self.core_bytes > 0 && self.functions.is_none() {
+        if self.core_bytes > 0 && self.functions.is_empty() {
             self.prepare(self.core_bytes);
         }
         tables
@@ -104,7 +113,7 @@ impl Modules {
         let new: Vec<_> = self.known.iter().filter(|(name, place)| before.get(*name) != Some(place)).collect();
         let is_new = |name: &[u8]| new.iter().any(|(n, _)| n[..] == *name);
         // A list that cannot be read names nothing: then the modules themselves stand for their functions, below.
-        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new, self.functions.take()).ok() };
+        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new, self.functions.pop()).ok() };
         let mut named: Vec<&[u8]> = Vec::new();
         if let Some([Int(addrs), _, Text(names), Text(modules)]) = symbols.as_ref().map(|s| &s.columns[..]) {
             for (i, addr) in addrs.iter().enumerate().filter(|(_, addr)| **addr != 0) {

@@ -75,6 +75,8 @@ impl Seen {
         let Some(mut sideband) = self.sideband.take() else { return false };
         let before = self.binaries.list.len();
         for (ts_ns, record) in sideband.read() {
+            // Binaries may take long to open, and a module may be gone by then.
+            self.look_at_modules(false);
             match record {
                 Record::Map(mut mapping) => self.map(&mut mapping, true),
                 Record::Fork { pid, parent } => self.images.fork(pid, parent, ts_ns),

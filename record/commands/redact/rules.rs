@@ -33,7 +33,7 @@ const FIXED: [&str; 13] = [
 ];
 
 /// HEADER keys whose values stay when they are numbers and words of the format.
-const PLAIN: [&str; 37] = [
+const PLAIN: [&str; 43] = [
     "arch",
     "page_size",
     "cpus_online",
@@ -70,11 +70,17 @@ const PLAIN: [&str; 37] = [
     "jit_refused",
     "jit_left_bytes",
     "jit_left_processes",
+    "max_cpu_ppm",
+    "max_rss_bytes",
+    "max_size_bytes",
+    "keep_free_bytes",
+    "keep_free_ppm",
+    "page_cache_bytes",
     "recovered",
 ];
 
 /// Words of such values, beside numbers and the names of sources and ends.
-const WORDS: [&str; 30] = [
+const WORDS: [&str; 32] = [
     "x86_64",
     "aarch64",
     "riscv64",
@@ -102,6 +108,8 @@ const WORDS: [&str; 30] = [
     "missing",
     "disk",
     "full",
+    "size",
+    "limit",
     "write",
     "kernel.kptr_restrict",
     "kernel.perf_event_paranoid",
