@@ -1,6 +1,7 @@
 //! Names are another's data: a process may be called `<script>`, a cgroup `../../etc`, a thread after a terminal's escapes. None
 //! of it moves a cursor, forges a line, names a file or becomes markup, in any command, as text and as JSON.
-#![cfg(feature = "analyze")]
+// What it shares with tests that record needs what they need.
+#![cfg(all(feature = "record", feature = "analyze", target_os = "linux"))]
 
 mod common;
 #[path = "common/hostile.rs"]

@@ -1,4 +1,6 @@
 //! `bpfrec redact`: nothing of what it replaces is left in any byte, the result is whole, and all figures are the same.
+// What it shares with tests that record needs what they need.
+#![cfg(all(feature = "record", feature = "analyze", target_os = "linux"))]
 
 #[path = "../format-spec/tests/common/mod.rs"]
 mod builder;
