@@ -3,10 +3,10 @@
 The options are those of the part that was exported (--from, --pid, ...). Ends with a line `N checks done`.
 Readers: folded, csv: Python, DuckDB, speedscope; pprof: pprof-format (Datadog's, in JavaScript) and speedscope; chrome: json and speedscope;
 perfetto: the published message types (package perfetto); speedscope: its schema and its importer; firefox: the types of its
-documentation, as rules here.
+documentation, as rules here, and the profiler itself (package @firefox-devtools/profiler-cli).
 """
 
-import base64, collections, csv, gzip, json, os, re, subprocess, sys
+import base64, collections, csv, gzip, json, os, re, subprocess, sys, tempfile
 
 BPFREC, TRACE, FORMAT, FILE, NODE = sys.argv[1:6]
 OPTIONS = sys.argv[6:]
@@ -527,6 +527,50 @@ def firefox(truth):
         check("requests", tuple(spans["io"]), truth.ios)
     if truth.off is not None:
         check("time off the CPU", spans["offcpu"][1], truth.off["ns"])
+    with tempfile.TemporaryDirectory() as home:
+        firefox_itself(data, spans, home)
+
+
+def firefox_itself(data, spans, home):
+    """What the Firefox profiler makes of the file: all threads with their names, all samples, all markers with their lengths."""
+    program = os.path.join(NODE, ".bin", "profiler-cli")
+    # Its sessions are files below HOME.
+    environment = {**os.environ, "HOME": home}
+
+    def ask(*words):
+        return subprocess.run([program, *words], env=environment, capture_output=True, text=True, timeout=120)
+
+    try:
+        version = ask("--version")
+    except FileNotFoundError:
+        return skip("the profiler itself", "no npm package @firefox-devtools/profiler-cli (scripts/deps test)")
+    if version.returncode != 0:
+        return skip("the profiler itself", f"profiler-cli does not run here: {version.stderr.strip()[-200:]}")
+    # It takes no profile without a thread.
+    if not data["threads"]:
+        return
+    loaded = ask("load", FILE)
+    check("the profiler loads it", (loaded.returncode, loaded.stderr), (0, loaded.stderr))
+    try:
+        listed = json.loads(ask("thread", "list", "--json").stdout)["threads"]
+        key = lambda name, pid, tid, markers: (name, pid, str(tid), markers)
+        threads = [key(t["name"], t["pid"], t["tid"], t["markers"]["length"]) for t in data["threads"]]
+        check("threads in the profiler", sorted(key(t["name"], t["pid"], t["tid"], t["markerCount"]) for t in listed), sorted(threads))
+        all_of_them = ",".join(t["threadHandle"] for t in listed)
+        samples = json.loads(ask("thread", "samples", "--thread", all_of_them, "--json").stdout)
+        taken = sum(stack is not None for t in data["threads"] for stack in t["samples"]["stack"])
+        check("samples in the profiler", samples["categoryBreakdown"]["totalSamples"], taken)
+        markers = json.loads(ask("thread", "markers", "--thread", all_of_them, "--list", "--limit", "0", "--json").stdout)
+        seen = collections.defaultdict(lambda: [0, 0])
+        for marker in markers["flatMarkers"]:
+            seen[marker["markerType"]][0] += 1
+            seen[marker["markerType"]][1] += round(marker.get("duration", 0) * 1e6)
+        check("markers in the profiler", {k: n for k, (n, _) in seen.items()}, {k: n for k, (n, _) in spans.items()})
+        # Milliseconds as floating-point numbers: a nanosecond each may go.
+        far = {k: (ns, spans[k][1]) for k, (n, ns) in seen.items() if abs(ns - spans[k][1]) > n}
+        check("lengths of markers in the profiler", far, {})
+    finally:
+        ask("stop", "--all")
 
 
 {"folded": folded, "csv": csv_, "pprof": pprof, "chrome": chrome, "perfetto": perfetto, "speedscope": speedscope_, "firefox": firefox}[FORMAT](Truth())

@@ -66,7 +66,9 @@ impl<'a> Firefox<'a> {
     }
 
     fn meta(&mut self) -> Result<()> {
-        let (meta, (_, last_ns)) = (self.scene.meta, self.scene.ends());
+        let (meta, (first_ns, last_ns)) = (self.scene.meta, self.scene.ends());
+        // Without these the profiler shows what lies between the first and the last sample; a moment at either end is to be seen, too.
+        let at = |ns: u64| ms(self.scene, ns).parse::<f64>().unwrap_or_default();
         let hz = meta.number("sample_hz").filter(|hz| *hz > 0).unwrap_or(99);
         let field =
             |key: &str, label: &str, format: &str| serde_json::json!({"key": key, "label": label, "format": format});
@@ -86,6 +88,8 @@ impl<'a> Firefox<'a> {
             "startTime": meta.clock.unix_ns(meta.start_ns) as f64 / 1e6,
             "startTimeAsClockMonotonicNanosecondsSinceBoot": meta.start_ns,
             "endTime": meta.clock.unix_ns(last_ns) as f64 / 1e6,
+            "profilingStartTime": at(first_ns.saturating_sub(1)),
+            "profilingEndTime": at(last_ns.saturating_add(1)),
             "processType": 0,
             "product": format!("bpfrec: {}", meta.item("host")),
             "oscpu": format!("Linux {} {}", meta.item("kernel"), meta.item("arch")),
