@@ -59,7 +59,11 @@ pub fn measure(bench: &Bench) -> Result<Vec<Part>> {
         }));
         for kind in REPORTS.iter().filter(|kind| kind.is_possible(&meta)) {
             variants.push(Variant::new(format!("bpfrec report {}, {threads} {plural}", kind.name), move || {
-                time(Command::new(bpfrec).args(["report", kind.name]).arg(large).args(options), events)
+                // The page goes to where it is asked for, which is to be nobody's folder, and over no other.
+                bench.scratch.fresh("report.html");
+                let mut report = Command::new(bpfrec);
+                report.current_dir(bench.scratch.dir()).args(["report", kind.name]).arg(large);
+                time(report.args(options), events)
             }));
         }
     }
