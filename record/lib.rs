@@ -38,6 +38,7 @@ mod segments;
 mod session;
 mod shedding;
 mod sideband;
+mod signals;
 mod snapshot;
 mod sources;
 mod stacks;

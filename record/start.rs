@@ -1,7 +1,6 @@
 //! The beginning of a recording: load, watch, take stock, attach, open the file. In this order nothing falls in between.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -62,10 +61,7 @@ impl Session {
     /// Loads and attaches everything, creates the output and starts the command.
     pub fn start(args: RecordArgs) -> Result<Session> {
         let status = Status::new(args.quiet);
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = crate::signals::watch()?;
         let registry = Arc::new(Registry::default());
         let cpus = limits::online_cpus()?;
         let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
