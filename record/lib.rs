@@ -46,6 +46,7 @@ mod start;
 mod stats;
 mod status;
 mod steps;
+mod storage;
 mod symbols;
 mod unwind;
 mod vdso;

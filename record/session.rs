@@ -1,5 +1,6 @@
 //! One recording: open, load, attach, drain, finish.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +63,10 @@ fn check_output(args: &RecordArgs) -> Result<()> {
         if std::io::stdout().is_terminal() {
             bail!("stdout is a terminal, and a trace is not text: redirect it, or use -o FILE");
         }
-    } else if !args.force && !args.rotates() && args.output.symlink_metadata().is_ok() {
-        bail!("{path} exists: --force replaces it, -o FILE writes elsewhere");
+    } else if !args.rotates() {
+        crate::output::check(&args.output, args.force)?;
+    } else if args.output.exists() && !args.output.is_dir() {
+        bail!("{path} is no directory, and segments need one: -o DIR");
     }
     Ok(())
 }
@@ -112,7 +115,9 @@ pub(crate) struct Session {
     pub exit_code: u8,
     pub started: Instant,
     pub segment_started: Instant,
-    pub stopped: Option<Instant>,
+    pub stopped: Cell<Option<Instant>>,
+    /// Whether the last messages are sent, which the writer gets all the time that it needs for.
+    pub ending: Cell<bool>,
     /// Number of the segment, as the BPF programs know it.
     pub epoch: u32,
     pub wakeups: u64,
@@ -123,8 +128,25 @@ pub(crate) struct Session {
 impl Session {
     /// Returns whether the message was taken.
     pub fn send(&self, message: Message) -> bool {
-        let late = || self.stopped.is_some_and(|at| at.elapsed() > LAST_CALL);
-        self.writer.send(message, &late).is_ok()
+        let give_up = || if self.ending.get() { self.is_stuck() } else { self.is_late() };
+        self.writer.send(message, &give_up).is_ok()
+    }
+
+    /// Whether the recording was to stop some time ago. Asked while the writer takes nothing: then nobody else looks.
+    fn is_late(&self) -> bool {
+        let due = self.stop.load(Ordering::Relaxed) || self.args.duration.is_some_and(|d| self.started.elapsed() >= d);
+        if due && self.stopped.get().is_none() {
+            self.stopped.set(Some(Instant::now()));
+        }
+        // Begins to look at what the writer does.
+        self.writer.stalled();
+        self.stopped.get().is_some_and(|at| at.elapsed() > LAST_CALL)
+    }
+
+    /// Whether the output takes nothing any more. A disk, however slow, is waited for, until somebody asks again to stop.
+    pub fn is_stuck(&self) -> bool {
+        let again = self.args.output == Path::new("-") || self.stop.load(Ordering::Relaxed);
+        self.writer.stalled() > LAST_CALL && again
     }
 
     /// Adds a fact to the header: HEADER blocks may come at any time.

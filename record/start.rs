@@ -1,5 +1,6 @@
 //! The beginning of a recording: load, watch, take stock, attach, open the file. In this order nothing falls in between.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -200,7 +201,8 @@ impl Session {
             exit_code: 0,
             started: now,
             segment_started: now,
-            stopped: None,
+            stopped: Cell::new(None),
+            ending: Cell::new(false),
             epoch: 0,
             wakeups: 0,
             unsent: 0,
