@@ -15,6 +15,7 @@ use libbpf_rs::{Link, MapCore as _, MapFlags};
 use crate::args::RecordArgs;
 use crate::bpf::{Loaded, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::clock::Clocks;
 use crate::command::Running;
 use crate::finish::LAST_CALL;
 use crate::hits::Hits;
@@ -100,6 +101,7 @@ pub(crate) struct Session {
     pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    pub clocks: Clocks,
     /// CPU time of this thread.
     pub steps: DrainSteps,
     /// What the recording may cost.
@@ -165,6 +167,9 @@ impl Session {
             self.wakeups += 1;
             let reason = self.over()?;
             self.drain(false)?;
+            if let Some(clocks) = self.clocks.look() {
+                self.send(Message::Tables(BlockType::Clock, vec![clocks]));
+            }
             if reason.is_some() || second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
                 self.count_losses()?;

@@ -13,6 +13,7 @@ use crate::args::{RecordArgs, Unwind};
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::clock::Clocks;
 use crate::command::{self, Running};
 use crate::filter::Filter;
 use crate::hits::Hits;
@@ -191,6 +192,7 @@ impl Session {
             iterator,
             losses,
             bpf_time,
+            clocks: Clocks::new(),
             steps: DrainSteps::begin(),
             budget,
             shed_at: Vec::new(),
