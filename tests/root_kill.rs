@@ -126,8 +126,10 @@ fn root_what_is_older_than_a_second_survives_a_kill() {
     for round in 0..kills.div_ceil(OPTIONS.len() as u64) {
         let folder = scratch.path(&format!("round-{round}"));
         std::fs::create_dir(&folder).unwrap();
-        let _load = MixedLoad::start(&scratch, 60);
-        let diary = Diary::start(&folder.join("diary"), 3, 60);
+        // Under load blocks fill within moments; of an idle machine they are written when they are old.
+        let busy = round % 2 == 0;
+        let _load = busy.then(|| MixedLoad::start(&scratch, 60));
+        let diary = Diary::start(&folder.join("diary"), if busy { 3 } else { 1 }, 60);
         let mut victims: Vec<Victim> = OPTIONS
             .iter()
             .enumerate()
@@ -166,5 +168,5 @@ fn root_what_is_older_than_a_second_survives_a_kill() {
         ages.len(),
         ages.last()
     );
-    assert!(sleeps > 300 * ages.len(), "{sleeps} sleeps");
+    assert!(sleeps > 200 * ages.len(), "{sleeps} sleeps");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::host::memory;
 use common::twins::Twins;
 use common::*;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 /// What a recorder may have resident, its rings and the rows that wait with it: 4 MiB for each of two CPUs, 16 MiB in the
 /// queue, chunks under way, and what it has without any of that.
@@ -62,18 +62,18 @@ fn root_an_output_that_takes_nothing_is_given_up() {
     let _load = Switches::start(40);
     let mut command = Command::new(BPFREC);
     command.args(["record", "-q", "-e", "sched", "--ring-size", "256K", "-o", "-"]).stdin(Stdio::null());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut recording = Recording(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     // What runs, the kernel's functions, and some events.
     let mut bytes = vec![0; 1_400_000];
-    let mut pipe = child.stdout.take().unwrap();
+    let mut pipe = recording.0.stdout.take().unwrap();
     pipe.read_exact(&mut bytes).unwrap();
     // The queue fills within moments, and then nobody looks at anything but the queue.
     std::thread::sleep(Duration::from_secs(4));
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    wait_until("the recorder ends", Duration::from_secs(60), || child.try_wait().unwrap().is_some());
-    let output = child.wait_with_output().unwrap();
-    let (_, err) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{err}");
+    recording.signal(Signal::INT);
+    wait_until("the recorder ends", Duration::from_secs(60), || recording.0.try_wait().unwrap().is_some());
+    let (code, mut err) = (recording.0.wait().unwrap().code(), String::new());
+    recording.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("takes nothing") && err.trim_end().lines().count() == 1, "{err}");
     pipe.read_to_end(&mut bytes).unwrap();
     let trace = scratch.path("t.bpr");
