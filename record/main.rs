@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("bpfrec: {error:#}");
+            // Where stderr is gone the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "bpfrec: {error:#}");
             ExitCode::from(1)
         }
     }

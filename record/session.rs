@@ -15,6 +15,7 @@ use libbpf_rs::{Link, MapCore as _, MapFlags};
 use crate::args::RecordArgs;
 use crate::bpf::{Loaded, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::clock::Clocks;
 use crate::command::Running;
 use crate::finish::LAST_CALL;
 use crate::held::Held;
@@ -64,8 +65,10 @@ fn check_output(args: &RecordArgs) -> Result<()> {
         if std::io::stdout().is_terminal() {
             bail!("stdout is a terminal, and a trace is not text: redirect it, or use -o FILE");
         }
-    } else if !args.force && !args.rotates() && args.output.symlink_metadata().is_ok() {
-        bail!("{path} exists: --force replaces it, -o FILE writes elsewhere");
+    } else if !args.rotates() {
+        crate::output::check(&args.output, args.force)?;
+    } else if args.output.exists() && !args.output.is_dir() {
+        bail!("{path} is no directory, and segments need one: -o DIR");
     }
     Ok(())
 }
@@ -99,6 +102,7 @@ pub(crate) struct Session {
     pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    pub clocks: Clocks,
     /// CPU time of this thread.
     pub steps: DrainSteps,
     /// What the recording may cost.
@@ -114,7 +118,9 @@ pub(crate) struct Session {
     pub exit_code: u8,
     pub started: Instant,
     pub segment_started: Instant,
-    pub stopped: Option<Instant>,
+    pub stopped: Cell<Option<Instant>>,
+    /// Whether the last messages are sent, which the writer gets all the time that it needs for.
+    pub ending: Cell<bool>,
     /// Number of the segment, as the BPF programs know it.
     pub epoch: u32,
     pub wakeups: u64,
@@ -130,8 +136,25 @@ impl Session {
         if matches!(message, Message::Tables(of, _) if Held::takes(of)) {
             self.held.set(self.held.get().or_else(|| Some(Instant::now())));
         }
-        let late = || self.stopped.is_some_and(|at| at.elapsed() > LAST_CALL);
-        self.writer.send(message, &late).is_ok()
+        let give_up = || if self.ending.get() { self.is_stuck() } else { self.is_late() };
+        self.writer.send(message, &give_up).is_ok()
+    }
+
+    /// Whether the recording was to stop some time ago. Asked while the writer takes nothing: then nobody else looks.
+    fn is_late(&self) -> bool {
+        let due = self.stop.load(Ordering::Relaxed) || self.args.duration.is_some_and(|d| self.started.elapsed() >= d);
+        if due && self.stopped.get().is_none() {
+            self.stopped.set(Some(Instant::now()));
+        }
+        // Begins to look at what the writer does.
+        self.writer.stalled();
+        self.stopped.get().is_some_and(|at| at.elapsed() > LAST_CALL)
+    }
+
+    /// Whether the output takes nothing any more. A disk, however slow, is waited for, until somebody asks again to stop.
+    pub fn is_stuck(&self) -> bool {
+        let again = self.args.output == Path::new("-") || self.stop.load(Ordering::Relaxed);
+        self.writer.stalled() > LAST_CALL && again
     }
 
     /// Adds a fact to the header: HEADER blocks may come at any time.
@@ -150,6 +173,9 @@ impl Session {
             self.wakeups += 1;
             let reason = self.over()?;
             self.drain(false)?;
+            if let Some(clocks) = self.clocks.look() {
+                self.send(Message::Tables(BlockType::Clock, vec![clocks]));
+            }
             if reason.is_some() || second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
                 self.count_losses()?;

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -14,6 +13,7 @@ use crate::args::{RecordArgs, Unwind};
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::clock::Clocks;
 use crate::command::{self, Running};
 use crate::filter::Filter;
 use crate::hits::Hits;
@@ -63,10 +63,7 @@ impl Session {
     /// Loads and attaches everything, creates the output and starts the command.
     pub fn start(args: RecordArgs) -> Result<Session> {
         let status = Status::new(args.quiet);
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = crate::signals::watch()?;
         let registry = Arc::new(Registry::default());
         let cpus = limits::online_cpus()?;
         let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
@@ -148,7 +145,7 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
-        items.push(("page_cache_bytes".into(), crate::disk::PAGE_CACHE.to_string()));
+        items.push(("page_cache_bytes".into(), crate::output::PAGE_CACHE.to_string()));
         items.extend(args.budget_items());
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
@@ -195,6 +192,7 @@ impl Session {
             iterator,
             losses,
             bpf_time,
+            clocks: Clocks::new(),
             steps: DrainSteps::begin(),
             budget,
             shed_at: Vec::new(),
@@ -205,7 +203,8 @@ impl Session {
             exit_code: 0,
             started: now,
             segment_started: now,
-            stopped: None,
+            stopped: Cell::new(None),
+            ending: Cell::new(false),
             epoch: 0,
             wakeups: 0,
             held: Cell::new(None),

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs inside a virtual machine, beside the binary bpfrec and the workloads of tests/load: each source records a known
 # event truly on this kernel. Prints "ok NAME" and "not ok NAME: WHY" lines, then "end of suite".
-# Under emulation CPU work is some 20 times slower: nothing here looks at a time. Only sh, awk, comm, dd, grep, sed, sort
-# and tr.
+# Under emulation CPU work is some 20 times slower: nothing here looks at a time. Only sh, awk, comm, date, dd, find, grep, sed,
+# sort and tr.
 # shellcheck disable=SC2020,SC2317 # sets of characters; functions that are called by name
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -279,6 +279,21 @@ if record budget.bpr -e sched,offcpu,profile --max-rss 1M -- sh -c "$dir/burn 20
     expect "budget: all six steps" "$n: $(grep -E 'rss:' budget.info | tr '\n' ';')" [ "$n" = 6 ]
     report offcputime budget.bpr --top 1 >budget.txt
     expect "budget: the report says so" "$(grep '^#' budget.txt)" grep -q '^# user stacks were shed from ' budget.txt
+fi
+
+# ---- clocks that are set
+. "$here/clocks.sh"
+
+# ---- a file system of another machine (9p): no space is reserved there, and locks may be missing
+if [ -d "$here/share" ]; then
+    if record "$here/share/t.bpr" --force -e sched -- $dir/sleeper 50; then
+        expect "9p: the file is whole" "verify failed" quiet_verify "$here/share/t.bpr"
+    fi
+    if record "$here/share/segments" --force -e sched --rotate-time 1s -- $dir/sleeper 150; then
+        n=$(find "$here/share/segments" -name 'seg-*.bpr' | grep -c .)
+        expect "9p: segments" "$n of them" between 2 "$n" 100
+        expect "9p: the segments are whole" "verify failed" quiet_verify "$here/share/segments"
+    fi
 fi
 
 # ---- everything at once, killed
