@@ -46,6 +46,7 @@ mod stats;
 mod status;
 mod steps;
 mod symbols;
+mod types;
 mod unwind;
 mod vdso;
 mod watch;

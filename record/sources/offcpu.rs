@@ -51,6 +51,12 @@ impl Source for Offcpu {
     }
 
     fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
+        if context.raw {
+            bail!(
+                "this kernel has no type information of its own, and waits need it: stacks of threads that are not running are to \
+                 be had with it only (--btf does not help)"
+            );
+        }
         let Some(args) = tracepoint_args(context.btf, "sched_switch") else {
             bail!("this kernel has no scheduler tracepoints in its type information");
         };
