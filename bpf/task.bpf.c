@@ -130,17 +130,20 @@ int dump_tasks(struct bpf_iter__task *ctx)
 struct known_task {
 	u64 pid_ns;
 	u64 mnt_ns;
+	u64 start_ns;
 };
+
+#define TICKS_NS 20000000ULL /* /proc knows starts in ticks */
 
 /*
  * Run by the recorder, never attached: whether the types of a file are those of this kernel. Reads of the running task
  * what helpers tell, too. Returns a bit for each thing that is not so.
  */
 SEC("raw_tp/sched_process_exit")
-int check_types(u64 *ctx)
+int check_types(struct known_task *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 pid_tgid = bpf_get_current_pid_tgid(), now_ns = bpf_ktime_get_ns(), start_ns = LOAD(task, start_time);
+	u64 pid_tgid = bpf_get_current_pid_tgid(), start_ns = LOAD(task, start_time);
 	u64 name[2] = {}, comm[2] = {};
 	u32 ns_pid, pid_ns;
 	int wrong = 0;
@@ -150,10 +153,10 @@ int check_types(u64 *ctx)
 	bpf_probe_read_kernel_str(comm, sizeof(comm), task->comm);
 	wrong |= LOAD(task, pid) != (u32)pid_tgid || LOAD(task, tgid) != (u32)(pid_tgid >> 32) ? 1 : 0;
 	wrong |= name[0] != comm[0] || name[1] != comm[1] ? 2 : 0;
-	wrong |= start_ns == 0 || start_ns > now_ns ? 4 : 0;
+	wrong |= start_ns + TICKS_NS - ctx->start_ns > 2 * TICKS_NS ? 4 : 0;
 	wrong |= LOAD(task, cgroups, dfl_cgrp, kn, id) != bpf_get_current_cgroup_id() ? 8 : 0;
 	wrong |= task_cpu(task) != bpf_get_smp_processor_id() || task_state(task) ? 16 : 0;
-	wrong |= pid_ns != ctx[0] || BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != ctx[1] ? 32 : 0;
+	wrong |= pid_ns != ctx->pid_ns || BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != ctx->mnt_ns ? 32 : 0;
 	wrong |= LOAD(task, real_cred, uid.val) != (u32)bpf_get_current_uid_gid() ? 64 : 0;
 	return wrong;
 }

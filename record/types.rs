@@ -11,6 +11,7 @@ use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys;
 
 use crate::bpf::Loaded;
+use crate::clock;
 use crate::limits::tracepoint_args;
 
 /// Where a kernel shows its own.
@@ -99,7 +100,11 @@ impl Types {
     pub fn check(&self, tasks: &Loaded) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let namespace = |name: &str| fs::metadata(format!("/proc/thread-self/ns/{name}")).map_or(0, |ns| ns.ino());
-        let known = ["pid", "mnt"].map(namespace);
+        let start_ns =
+            procfs::process::Process::myself().and_then(|own| own.stat()).context("/proc/self/stat")?.starttime
+                * (1_000_000_000 / procfs::ticks_per_second());
+        // `struct known_task` there.
+        let known = [namespace("pid"), namespace("mnt"), clock::boot_to_mono(start_ns)];
         let program = tasks.program("check_types")?;
         let mut options = libbpf_sys::bpf_test_run_opts {
             sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
