@@ -20,14 +20,14 @@ if [ -e /sys/kernel/btf/vmlinux ]; then not_ok "no types" "/sys/kernel/btf/vmlin
 # ---- what cannot work ends with one sentence, and leaves no file
 # NAME WORDS OPTIONS...
 refuses() {
-    name=$1 words=$2
+    what=$1 words=$2
     shift 2
     "$here/bpfrec" record -q -d 1s -o none.bpr "$@" >refused.txt 2>&1
     status=$?
-    expect "$name: it fails" "exit code $status" [ $status = 1 ]
-    expect "$name: one sentence" "$(cat refused.txt)" [ "$(grep -c . refused.txt)" = 1 ]
-    expect "$name: says $words" "$(cat refused.txt)" grep -q -e "$words" refused.txt
-    expect "$name: no file" "none.bpr is there" [ ! -e none.bpr ]
+    expect "$what: it fails" "exit code $status" [ $status = 1 ]
+    expect "$what: one sentence" "$(cat refused.txt)" [ "$(grep -c . refused.txt)" = 1 ]
+    expect "$what: says $words" "$(cat refused.txt)" grep -q -e "$words" refused.txt
+    expect "$what: no file" "none.bpr is there" [ ! -e none.bpr ]
 }
 refuses "no --btf" "CONFIG_DEBUG_INFO_BTF: --btf FILE"
 head -c 65536 /dev/urandom >garbage
