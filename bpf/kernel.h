@@ -151,7 +151,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;
-	int on_cpu;
+	unsigned int on_cpu; /* a byte on 7.2; only loads of unsigned words shrink to that */
 	int exit_state;
 	unsigned long nvcsw;
 	unsigned long nivcsw;
