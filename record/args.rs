@@ -43,7 +43,7 @@ pub struct RecordArgs {
     /// Only these processes
     #[arg(short, long, value_delimiter = ',', value_name = "PID,...")]
     pub pid: Vec<u32>,
-    /// Only this cgroup (v2) and those below it; a path from the hierarchy's root, or below its mount point
+    /// Only this cgroup and those below it; a path from the hierarchy's root, or below its mount point
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
     /// Replace the output if it exists
@@ -83,6 +83,9 @@ pub struct RecordArgs {
     /// Most bytes of function names in the file
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub symbols_max: u64,
+    /// Types of this very kernel, for one built without CONFIG_DEBUG_INFO_BTF: a BTF file, or an ELF file with a section .BTF
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// Say what this kernel has for each source and what is done without it, and record nothing
     #[arg(long)]
     pub list_sources: bool,

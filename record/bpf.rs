@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
@@ -9,18 +10,21 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, OpenObject, ProgramMut};
 
 use crate::layout::Config;
+use crate::types::Types;
 
 /// Maps that all objects use, whichever of them declares them.
 pub struct SharedMaps {
     maps: Vec<(String, MapHandle)>,
     /// Each CPU's ring, with its number.
     pub rings: Vec<(u32, MapHandle)>,
+    /// The file with the kernel's types; `None`: its own.
+    pub types: Option<PathBuf>,
 }
 
 impl SharedMaps {
     /// Makes a ring for each of `cpus`. The other maps come with the first object that is loaded.
-    pub fn new(cpus: &[u32], ring_bytes: u32) -> Result<Self> {
-        let mut shared = SharedMaps { maps: Vec::new(), rings: Vec::new() };
+    pub fn new(cpus: &[u32], ring_bytes: u32, types: &Types) -> Result<Self> {
+        let mut shared = SharedMaps { maps: Vec::new(), rings: Vec::new(), types: types.file.clone() };
         for &cpu in cpus {
             shared.rings.push((cpu, ring(&format!("bpfrec_ring_{cpu}"), ring_bytes)?));
         }
@@ -66,7 +70,7 @@ fn is_used(map: &str, config: &Config) -> bool {
 }
 
 /// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
-pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
+pub fn load<B>(mut builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
 where
     B: SkelBuilder<'static>,
     <B::Output as OpenSkel<'static>>::Output: 'static,
@@ -74,6 +78,9 @@ where
     // libbpf-rs keeps the object in storage that the caller lends. It lives as long as the recording, and so does
     // the process: a few hundred bytes an object are simpler than a struct that borrows from itself.
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+    if let Some(file) = &shared.types {
+        builder.object_builder_mut().btf_custom_path(file)?;
+    }
     let mut open = builder.open(storage).context("cannot open")?;
     let object = open.open_object_mut();
     let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")? as u32;

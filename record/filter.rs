@@ -5,7 +5,7 @@ use libbpf_rs::{MapCore, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::SharedMaps;
-use crate::cgroups::{self, Family};
+use crate::cgroups::{self, Family, Hierarchy};
 use crate::layout::Config;
 
 /// Ids that the user asked for.
@@ -16,14 +16,14 @@ pub struct Filter {
 
 impl Filter {
     /// Looks up what the arguments mean.
-    pub fn new(args: &RecordArgs) -> Result<Filter> {
+    pub fn new(args: &RecordArgs, hierarchy: &Hierarchy) -> Result<Filter> {
         for pid in &args.pid {
             if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
                 bail!("there is no process {pid}");
             }
         }
-        let mount = cgroups::mount_point();
-        let cgroup = args.cgroup.as_ref().map(|path| cgroups::family(path, mount.as_deref())).transpose()?;
+        let mount = hierarchy.mount.as_deref();
+        let cgroup = args.cgroup.as_ref().map(|path| cgroups::family(path, mount)).transpose()?;
         Ok(Filter { pids: args.pid.clone(), cgroup })
     }
 

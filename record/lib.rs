@@ -51,6 +51,7 @@ mod status;
 mod steps;
 mod storage;
 mod symbols;
+mod types;
 mod unwind;
 mod vdso;
 mod watch;

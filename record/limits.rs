@@ -1,7 +1,5 @@
 //! What this process may do and what this kernel has, said in one sentence where it is not enough.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
 use libbpf_rs::btf::{Btf, BtfType};
@@ -13,12 +11,6 @@ pub fn check() -> Result<()> {
     let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
     if !effective.contains(CapabilitySet::SYS_ADMIN) && !effective.contains(enough) {
         bail!("recording needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE: try sudo");
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        bail!(
-            "this kernel has no type information (/sys/kernel/btf/vmlinux): a kernel built with CONFIG_DEBUG_INFO_BTF=y is \
-             needed, as the kernel itself checks the programs against it; that of another file would not do"
-        );
     }
     Ok(())
 }

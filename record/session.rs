@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{BlockType, EndReason, Registry, Table, meta};
-use libbpf_rs::{Link, MapCore as _, MapFlags};
+use libbpf_rs::{MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::{Loaded, SharedMaps};
@@ -98,8 +98,6 @@ pub(crate) struct Session {
     /// Away while a rotation uses it.
     pub snapshot: Option<Snapshot>,
     pub rotation: Option<Rotation>,
-    /// Link of the task iterator.
-    pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
     pub clocks: Clocks,
@@ -337,7 +335,7 @@ impl Session {
             if let Some(mut seen) = self.seen.lock_within(LOCK) {
                 seen.binaries.next_segment();
             }
-            self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
+            self.rotation = Some(Rotation::start(snapshot)?);
         }
         Ok(())
     }

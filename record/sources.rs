@@ -21,6 +21,8 @@ use crate::layout::Config;
 pub struct Context<'a> {
     /// The kernel's types.
     pub btf: &'a Btf<'a>,
+    /// They are of a file: only raw tracepoints can be had.
+    pub raw: bool,
     /// Configuration of the BPF programs.
     pub config: Config,
     /// The command line.

@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use bpfrec_format::{BlockType, Registry, Source as Id, meta};
 use libbpf_rs::MapHandle;
-use libbpf_rs::btf::Btf;
 
 use crate::args::{RecordArgs, Unwind};
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::cgroups::Hierarchy;
 use crate::clock::Clocks;
 use crate::command::{self, Running};
 use crate::filter::Filter;
@@ -31,6 +31,7 @@ use crate::sources::{self, Attached, Context, Source};
 use crate::stats::Losses;
 use crate::status::Status;
 use crate::steps::DrainSteps;
+use crate::types::Types;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
@@ -66,8 +67,9 @@ impl Session {
         let stop = crate::signals::watch()?;
         let registry = Arc::new(Registry::default());
         let cpus = limits::online_cpus()?;
-        let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
-        let filter = Filter::new(&args)?;
+        let types = Types::find(args.btf.as_deref())?;
+        let hierarchy = Hierarchy::find();
+        let filter = Filter::new(&args, &hierarchy)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config {
             own_pid: std::process::id(),
@@ -83,15 +85,28 @@ impl Session {
             unwinding = Some(Unwinding::start()?);
         }
         filter.configure(&mut config);
+        hierarchy.configure(&mut config);
         args.memory.configure(&mut config);
-        let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
+        let context = Context {
+            btf: &types.btf,
+            raw: types.are_foreign(),
+            config,
+            args: &args,
+            cgroup: filter.cgroup(),
+            cpus: &cpus,
+        };
 
         // Load everything; nothing runs yet.
-        let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
-        let mut tasks = sources::task::load(config, &mut shared, &btf).context("the task programs")?;
+        let mut shared = SharedMaps::new(&cpus, ring_bytes, &types)?;
+        let mut tasks = sources::task::load(config, &mut shared, &types)?;
         filter.fill(&shared)?;
         let mut loaded = Vec::new();
         let mut items = kernel::items();
+        items.extend(types.items());
+        items.push(("cgroup_hierarchy".into(), hierarchy.name.into()));
+        if types.are_foreign() {
+            status.say("types of a file are used, so tasks that run already are read from /proc");
+        }
         for (source, named) in choose(&args) {
             match source.load(&context, &mut shared) {
                 Ok(object) => loaded.push((source, named, object)),
@@ -108,12 +123,11 @@ impl Session {
             Ok(sideband) => seen.lock().sideband = Some(sideband),
             Err(error) => status.say(&format!("mappings made from now on are not recorded: {error:#}")),
         }
-        sources::task::attach(&mut tasks).context("the task programs")?;
+        let iterator = sources::task::attach(&mut tasks).context("the task programs")?;
         seen.lock().modules = Some(Modules::start(tasks.object())?);
         let watch = Watch::start(seen.clone())?;
-        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
-        let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
-        let (first, warnings) = snapshot.take(&iterator)?;
+        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone(), hierarchy, iterator);
+        let (first, warnings) = snapshot.take()?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
 
         let kallsyms = first.iter().find(|(_, table)| table.kind == meta::KERNEL_SYMBOL);
@@ -189,7 +203,6 @@ impl Session {
             watch,
             snapshot: Some(snapshot),
             rotation: None,
-            iterator,
             losses,
             bpf_time,
             clocks: Clocks::new(),

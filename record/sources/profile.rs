@@ -13,6 +13,11 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
 
+mod raw {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/profile_raw.skel.rs"));
+}
+
 /// Source `profile`.
 pub struct Profile;
 
@@ -58,7 +63,10 @@ impl Source for Profile {
     }
 
     fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
-        bpf::load(skel::ProfileSkelBuilder::default(), context.config, shared, &|_| true)
+        match context.raw {
+            false => bpf::load(skel::ProfileSkelBuilder::default(), context.config, shared, &|_| true),
+            true => bpf::load(raw::ProfileSkelBuilder::default(), context.config, shared, &|_| true),
+        }
     }
 
     fn attach(&self, context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::cgroups;
 use crate::processes::Mapping;
 use crate::sources::Context;
 
@@ -19,7 +20,12 @@ pub enum Who {
     /// These processes.
     Pids(Vec<u32>),
     /// What is in this cgroup and those below it.
-    Cgroup(String),
+    Cgroup {
+        /// From the hierarchy's root.
+        path: String,
+        /// Number of the hierarchy.
+        hierarchy: u32,
+    },
     /// The recorder's command and its children.
     Family(Option<MapHandle>),
     /// Whoever maps a library that was named.
@@ -33,7 +39,7 @@ impl Who {
         Ok(if !args.pid.is_empty() {
             Who::Pids(args.pid.clone())
         } else if let Some(cgroup) = context.cgroup {
-            Who::Cgroup(cgroup.trim_end_matches('/').to_owned())
+            Who::Cgroup { path: cgroup.trim_end_matches('/').to_owned(), hierarchy: context.config.cgroup_hierarchy }
         } else if !args.command.is_empty() {
             Who::Family(None)
         } else if !args.memory.lib.is_empty() {
@@ -49,7 +55,7 @@ impl Who {
     pub fn has(&self, pid: u32) -> bool {
         match self {
             Who::Pids(pids) => pids.contains(&pid),
-            Who::Cgroup(path) => in_cgroup(pid, path),
+            Who::Cgroup { path, hierarchy } => in_cgroup(pid, path, *hierarchy),
             Who::Family(map) => {
                 map.as_ref().is_some_and(|map| matches!(map.lookup(&pid.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))))
             }
@@ -66,7 +72,7 @@ impl Who {
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Who::Pids(pids) => pids.clone(),
-            Who::Cgroup(_) => {
+            Who::Cgroup { .. } => {
                 let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
                 entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| self.has(*pid)).collect()
             }
@@ -75,10 +81,10 @@ impl Who {
     }
 }
 
-/// Whether a process is in a cgroup (v2) or below it.
-fn in_cgroup(pid: u32, path: &str) -> bool {
+/// Whether a process is in a cgroup or below it.
+fn in_cgroup(pid: u32, path: &str, hierarchy: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    let own = cgroups::path_in(&text, hierarchy);
     own.and_then(|own| own.strip_prefix(path)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
