@@ -13,7 +13,7 @@ fn skeletons() {
     println!("cargo::rustc-cfg=recorder");
     println!("cargo::rerun-if-changed=bpf");
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
-    for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc"] {
+    for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc", "pids"] {
         let from = format!("bpf/{source}.bpf.c");
         if !Path::new(&from).exists() {
             continue;

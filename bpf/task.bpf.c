@@ -170,6 +170,33 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	return cgroup_event(cgroup, path, KIND_CGROUP_RMDIR);
 }
 
+/*
+ * Key 0: steps of all CPUs on their way up or down, so far; key 1 + CPU: those that it was taken down by after it had
+ * stopped. It loses its perf events among these, and they do not come back with it. Read by record/hotplug.rs.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} hotplug SEC(".maps");
+
+SEC("tp_btf/cpuhp_enter")
+int BPF_PROG(cpuhp_enter, unsigned int cpu, int target)
+{
+	u32 any = 0, own = cpu + 1;
+	u64 *steps = bpf_map_lookup_elem(&hotplug, &any);
+	u64 *down = bpf_map_lookup_elem(&hotplug, &own);
+
+	/* CPUHP_OFFLINE is 0, the aim only once the CPU itself has no part in it any more. Key 0 last: it is looked at
+	 * first. */
+	if (down && !target)
+		__sync_fetch_and_add(down, 1);
+	if (steps)
+		__sync_fetch_and_add(steps, 1);
+	return 0;
+}
+
 /* record/layout.rs has the same struct. */
 struct module_record {
 	u64 ts_ns;

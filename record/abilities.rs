@@ -66,9 +66,9 @@ pub fn print(args: &RecordArgs) -> Result<()> {
 fn probe(args: &RecordArgs) -> Result<Vec<Ability>> {
     const RING_BYTES: u32 = 1 << 16;
     let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
-    let cpus = limits::online_cpus()?;
+    let cpus = limits::present_cpus()?;
     let config = Config { own_pid: std::process::id(), wake_bytes: RING_BYTES / 4, ..Config::default() };
-    let context = Context { btf: &btf, config, args, cgroup: None, cpus: &cpus };
+    let context = Context { btf: &btf, config, args, pids: &[], cgroup: None, cpus: &cpus };
     let mut shared = SharedMaps::new(&cpus, RING_BYTES)?;
     // It brings the maps that the others share.
     let _tasks = sources::task::load(config, &mut shared, &btf).context("the task programs")?;

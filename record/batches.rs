@@ -1,12 +1,11 @@
 //! Rows that still lie with their CPUs (bpf/batch.bpf.h): sent to the rings before these are drained.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
-use crate::bpf::{Loaded, SharedMaps};
+use crate::bpf::{self, Loaded, SharedMaps};
 
 /// Where `struct batch` has the lengths of its halves, and where its rows begin.
 const LENGTHS: [usize; 2] = [8, 12];
@@ -33,8 +32,8 @@ impl Batches {
         if len(0) + len(1) == 0 {
             return Ok(Vec::new());
         }
-        match run_on(&self.flush, cpu) {
-            Ok(()) => Ok(Vec::new()),
+        match bpf::run(&self.flush, Some(cpu)) {
+            Ok(_) => Ok(Vec::new()),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 self.map.update(&cpu.to_ne_bytes(), &vec![0; batch.len()], MapFlags::ANY)?;
                 let half = (batch.len() - ROWS) / 2;
@@ -43,21 +42,5 @@ impl Batches {
             }
             Err(error) => Err(error).with_context(|| format!("cannot flush CPU {cpu}")),
         }
-    }
-}
-
-/// Runs a raw tracepoint program once on `cpu` (BPF_PROG_TEST_RUN, 1b4d60ec162f "bpf: Enable BPF_PROG_TEST_RUN for
-/// raw_tracepoint").
-fn run_on(program: &OwnedFd, cpu: u32) -> io::Result<()> {
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        flags: libbpf_sys::BPF_F_TEST_RUN_ON_CPU,
-        cpu,
-        ..Default::default()
-    };
-    // SAFETY: `options` is whole, says its size, and lends no other memory.
-    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
-        0.. => Ok(()),
-        error => Err(io::Error::from_raw_os_error(-error)),
     }
 }

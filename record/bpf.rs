@@ -1,14 +1,16 @@
 //! BPF objects: opened from their skeletons, given the configuration and the shared maps, loaded, attached.
 
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, OpenObject, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, OpenObject, ProgramMut};
 
 use crate::layout::Config;
+use crate::pids;
 
 /// Maps that all objects use, whichever of them declares them.
 pub struct SharedMaps {
@@ -27,6 +29,14 @@ impl SharedMaps {
         Ok(shared)
     }
 
+    /// Makes a ring for a CPU that has none yet, and shows it to the programs.
+    pub fn add_ring(&mut self, cpu: u32, ring_bytes: u32) -> Result<&MapHandle> {
+        let ring = ring(&format!("bpfrec_ring_{cpu}"), ring_bytes)?;
+        show(self.get("rings")?, cpu, &ring)?;
+        self.rings.push((cpu, ring));
+        self.rings.last().map(|(_, ring)| ring).ok_or_else(|| anyhow!("no CPU has a ring"))
+    }
+
     /// The map called `name`.
     pub fn get(&self, name: &str) -> Result<&MapHandle> {
         let found = self.maps.iter().find(|(n, _)| n == name);
@@ -41,6 +51,30 @@ fn ring(name: &str, bytes: u32) -> Result<MapHandle> {
     };
     MapHandle::create(MapType::RingBuf, Some(name), 0, 0, bytes, &opts)
         .with_context(|| format!("cannot make a ring of {bytes} bytes (a smaller --ring-size may help)"))
+}
+
+fn show(rings: &MapHandle, cpu: u32, ring: &MapHandle) -> Result<()> {
+    let fd = ring.as_fd().as_raw_fd().to_ne_bytes();
+    rings.update(&cpu.to_ne_bytes(), &fd, MapFlags::ANY).with_context(|| format!("the ring of CPU {cpu}"))
+}
+
+/// Runs a raw tracepoint program once, on CPU `on` or on this one, and returns what it returned (BPF_PROG_TEST_RUN,
+/// 1b4d60ec162f "bpf: Enable BPF_PROG_TEST_RUN for raw_tracepoint").
+///
+/// # Errors
+/// ENXIO when `on` is offline.
+pub fn run(program: &OwnedFd, on: Option<u32>) -> io::Result<u32> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        flags: if on.is_some() { libbpf_sys::BPF_F_TEST_RUN_ON_CPU } else { 0 },
+        cpu: on.unwrap_or(0),
+        ..Default::default()
+    };
+    // SAFETY: `options` is whole, says its size, and lends no other memory.
+    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
+        0.. => Ok(options.retval),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
 }
 
 /// A loaded object and what keeps it attached.
@@ -89,8 +123,11 @@ where
             map.set_max_entries(config.copy_ring_bytes())?;
         } else if name == "batches" {
             map.set_max_entries(possible)?;
+        } else if name == "hotplug" {
+            map.set_max_entries(possible + 1)?;
         } else if name == "thread_table" {
-            map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
+            // The iterator that makes the storage shows no thread outside of the recorder's pid namespace.
+            map.set_max_entries(if config.task_storage == 1 && pids::are_hosts() { 1024 } else { 16384 })?;
         } else if name == "rings" {
             map.set_max_entries(possible)?;
             let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
@@ -116,10 +153,8 @@ where
         }
         let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;
         if name == "rings" {
-            use std::os::fd::AsRawFd;
             for (cpu, ring) in &shared.rings {
-                let fd = ring.as_fd().as_raw_fd().to_ne_bytes();
-                handle.update(&cpu.to_ne_bytes(), &fd, libbpf_rs::MapFlags::ANY)?;
+                show(&handle, *cpu, ring)?;
             }
         }
         shared.maps.push((name, handle));
@@ -177,7 +212,7 @@ impl Loaded {
 pub fn open_gate(shared: &SharedMaps, open: bool) -> Result<()> {
     // Only these sources bring the map.
     let Ok(gate) = shared.get("gate") else { return Ok(()) };
-    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), libbpf_rs::MapFlags::ANY)?)
+    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), MapFlags::ANY)?)
 }
 
 /// Attaches a program where its section says.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Kind, Registry, Source, Table, meta};
-use libbpf_rs::{RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -173,13 +173,17 @@ impl Drained {
                 s.frames[..].into(),
             ]);
         }
-        match self.cpus.iter().position(|c| c.chunk.stream == sample.cpu) {
-            Some(slot) => {
-                let taken = self.events(slot, &sample.row);
-                debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
-            }
-            None => debug_assert!(false, "CPU {} has no ring", sample.cpu),
-        }
+        let slot = self.slot_of(sample.cpu);
+        let taken = self.events(slot, &sample.row);
+        debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
+    }
+
+    /// Where the events of a CPU are gathered.
+    fn slot_of(&mut self, cpu: u32) -> usize {
+        self.cpus.iter().position(|c| c.chunk.stream == cpu).unwrap_or_else(|| {
+            self.cpus.push(Cpu::new(cpu));
+            self.cpus.len() - 1
+        })
     }
 
     /// A new segment: stacks are defined anew.
@@ -220,7 +224,8 @@ impl Drained {
 pub struct Rings {
     /// One a CPU, so that none can starve the others.
     events: Vec<RingBuffer<'static>>,
-    cpus: Vec<u32>,
+    /// Those that have a ring, and the slots of their events.
+    cpus: Vec<(u32, usize)>,
     batches: Option<Batches>,
     /// Events that had been kept when it last waited.
     looked: u64,
@@ -242,7 +247,7 @@ impl Rings {
         let drained = Rc::new(RefCell::new(Drained {
             registry,
             shapes,
-            cpus: shared.rings.iter().map(|(cpu, _)| Cpu::new(*cpu)).collect(),
+            cpus: Vec::new(),
             full: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
             tasks: FxHashMap::default(),
@@ -250,17 +255,6 @@ impl Rings {
             defined: FxHashSet::default(),
             kept: [0; 16],
         }));
-        let mut events = Vec::new();
-        for (slot, (_, ring)) in shared.rings.iter().enumerate() {
-            let drained = Rc::clone(&drained);
-            let mut builder = RingBufferBuilder::new();
-            builder.add(ring, move |row| {
-                let taken = drained.borrow_mut().events(slot, row);
-                debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
-                0
-            })?;
-            events.push(builder.build().context("cannot map a ring")?);
-        }
         let mut builder = RingBufferBuilder::new();
         let of_tasks = Rc::clone(&drained);
         builder.add(shared.get("task_ring")?, move |row| {
@@ -284,8 +278,32 @@ impl Rings {
             })?;
             copies = Some(builder.build().context("cannot map the ring of stack copies")?);
         }
-        let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
-        Ok(Rings { events, cpus, batches: None, looked: 0, definitions, copies, drained })
+        let (events, cpus) = (Vec::new(), Vec::new());
+        let mut rings = Rings { events, cpus, batches: None, looked: 0, definitions, copies, drained };
+        for (cpu, ring) in &shared.rings {
+            rings.add_cpu(*cpu, ring)?;
+        }
+        Ok(rings)
+    }
+
+    /// From now on the ring of `cpu` is drained too.
+    pub fn add_cpu(&mut self, cpu: u32, ring: &MapHandle) -> Result<()> {
+        let slot = self.drained.borrow_mut().slot_of(cpu);
+        let drained = Rc::clone(&self.drained);
+        let mut builder = RingBufferBuilder::new();
+        builder.add(ring, move |row| {
+            let taken = drained.borrow_mut().events(slot, row);
+            debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
+            0
+        })?;
+        self.events.push(builder.build().context("cannot map a ring")?);
+        self.cpus.push((cpu, slot));
+        Ok(())
+    }
+
+    /// Whether `cpu` has a ring.
+    pub fn has(&self, cpu: u32) -> bool {
+        self.cpus.iter().any(|(of, _)| *of == cpu)
     }
 
     /// From now on what lies in `batches` is drained too.
@@ -310,10 +328,10 @@ impl Rings {
     /// Takes what is in the rings, at most [`BATCH`] events of each: however fast they come, this returns. Definitions
     /// come second: what an event refers to was sent before it.
     pub fn drain(&self) -> Result<()> {
-        for (slot, cpu) in self.cpus.iter().enumerate() {
+        for (cpu, slot) in &self.cpus {
             if let Some(batches) = &self.batches {
                 let rows = batches.flush(*cpu)?;
-                self.drained.borrow_mut().events(slot, &rows);
+                self.drained.borrow_mut().events(*slot, &rows);
             }
         }
         for ring in &self.events {

@@ -16,6 +16,7 @@ use crate::bpf_time::BpfTime;
 use crate::command::{self, Running};
 use crate::filter::Filter;
 use crate::hits::Hits;
+use crate::hotplug::Hotplug;
 use crate::jit::Jit;
 use crate::layout::Config;
 use crate::modules::Modules;
@@ -33,7 +34,7 @@ use crate::steps::DrainSteps;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
-use crate::{clock, kernel, limits};
+use crate::{clock, kernel, limits, pids};
 
 /// The sources to record, and whether each was asked for by name.
 fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
@@ -67,12 +68,16 @@ impl Session {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let registry = Arc::new(Registry::default());
-        let cpus = limits::online_cpus()?;
+        let pids = pids::enter()?;
+        if pids.is_some() {
+            status.say(&format!("warning: {}", pids::NOTE));
+        }
+        let cpus = limits::present_cpus()?;
         let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
         let filter = Filter::new(&args)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config {
-            own_pid: std::process::id(),
+            own_pid: pids::recorder(),
             wake_bytes: ring_bytes / 4,
             min_wait_ns: args.min_wait.as_nanos().try_into().context("--min-wait is 4 s at most")?,
             exact_stacks: args.exact_stacks.into(),
@@ -86,7 +91,8 @@ impl Session {
         }
         filter.configure(&mut config);
         args.memory.configure(&mut config);
-        let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
+        let context =
+            Context { btf: &btf, config, args: &args, pids: filter.pids(), cgroup: filter.cgroup(), cpus: &cpus };
 
         // Load everything; nothing runs yet.
         let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
@@ -113,6 +119,7 @@ impl Session {
         sources::task::attach(&mut tasks).context("the task programs")?;
         seen.lock().modules = Some(Modules::start(tasks.object())?);
         let watch = Watch::start(seen.clone())?;
+        let hotplug = Hotplug::new(shared.get("hotplug")?, seen.lock().sideband.as_ref(), ring_bytes)?;
         let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
         let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
         let (first, warnings) = snapshot.take(&iterator)?;
@@ -166,7 +173,7 @@ impl Session {
             items,
             registry: Arc::clone(&registry),
         })?;
-        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), cpus.len())?;
+        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), hotplug.running())?;
         // Only sources with stacks bring this map, and only stacks need names.
         let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
         if let Some(jit) = &mut jit {
@@ -182,6 +189,7 @@ impl Session {
             stop,
             shared,
             tasks,
+            _pids: pids,
             sources: attached,
             rings,
             unwinding,
@@ -189,6 +197,7 @@ impl Session {
             seen,
             hits: Hits::default(),
             watch,
+            hotplug,
             snapshot: Some(snapshot),
             rotation: None,
             iterator,
@@ -212,7 +221,7 @@ impl Session {
         for (block_type, table) in first {
             session.send(Message::Tables(block_type, vec![table]));
         }
-        if let Some(pid) = session.command.as_ref().map(Running::pid) {
+        if let Some(pid) = session.command.as_ref().and_then(|command| pids::kernels(command.pid())) {
             session.tell("command_pid", &pid.to_string());
         }
         Ok(session)

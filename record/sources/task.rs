@@ -12,10 +12,15 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/task.skel.rs"));
 }
 
-/// Loads the programs. A kernel without modules has no tracepoints for them.
+/// Loads the programs. A kernel without modules has no tracepoints for them, one with a single CPU none for CPUs that go.
 pub fn load(config: Config, shared: &mut SharedMaps, btf: &Btf<'_>) -> Result<Loaded> {
-    let has_modules = btf.type_by_name::<Typedef<'_>>("btf_trace_module_load").is_some();
-    let wanted = |program: &str| has_modules || !matches!(program, "module_load" | "module_free");
+    let has = |tracepoint: &str| btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{tracepoint}")).is_some();
+    let (modules, cpus) = (has("module_load"), has("cpuhp_enter"));
+    let wanted = |program: &str| match program {
+        "module_load" | "module_free" => modules,
+        "cpuhp_enter" => cpus,
+        _ => true,
+    };
     bpf::load(skel::TaskSkelBuilder::default(), config, shared, &wanted)
 }
 
