@@ -74,7 +74,11 @@ int BPF_PROG(note_fork, struct task_struct *parent, struct task_struct *child)
 SEC("iter/task")
 int note_all(struct bpf_iter__task *ctx)
 {
-	if (ctx->task)
-		note(ctx->task);
+	struct task_struct *task = ctx->task;
+
+	if (!task)
+		return 0;
+	barrier_var(task); /* or an address in it is made before it is looked at */
+	note(task);
 	return 0;
 }

@@ -99,7 +99,7 @@ static __always_inline bool send_stack(struct stack_record *s, u64 id, u32 now, 
 	barrier_var(size); /* the verifier must see the bound on the register that is passed */
 	if (size > sizeof(*s))
 		return false;
-	if (bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP)) {
+	if (bpf_ringbuf_output(&stack_ring, s, size, quarter_flags(ring_fill(&stack_ring), size, 1 << 19))) {
 		count_lost(source, LOST_STACK_RING); /* not marked as defined, so it comes again with the next event */
 		return false;
 	}

@@ -54,6 +54,9 @@ static __always_inline void *task_reserve(u64 size)
 	return row;
 }
 
+#define TASK_SUBMIT(row)                                                                                               \
+	bpf_ringbuf_submit(row, quarter_flags(ring_fill(&task_ring) - sizeof(*row) - 8, sizeof(*row), 1 << 18))
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -63,7 +66,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		return 0;
 	FILL_TASK(row, child, KIND_SCHED_FORK);
 	row->parent_tid = parent->pid;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -78,7 +81,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	row->parent_tid = old_pid;
 	if (bpf_probe_read_kernel_str(row->exe, sizeof(row->exe), bprm->interp) < 0)
 		row->exe[0] = 0;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -91,7 +94,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 		return 0;
 	FILL_TASK(row, task, KIND_SCHED_EXIT);
 	row->exit_code = task->exit_code;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -105,7 +108,7 @@ int BPF_PROG(task_rename, struct task_struct *task, const char *comm)
 	FILL_TASK(row, task, KIND_TASK_RENAME);
 	/* The task still has its old name here. */
 	bpf_probe_read_kernel_str(row->comm, sizeof(row->comm), comm);
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -148,7 +151,7 @@ static __always_inline int cgroup_event(struct cgroup *cgroup, const char *path,
 	row->parent_id = parent_id;
 	if (bpf_probe_read_kernel_str(row->path, sizeof(row->path), path) < 0)
 		row->path[0] = 0;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, OpenObject, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, OpenMap, OpenObject, ProgramMut};
 
 use crate::layout::Config;
-use crate::pids;
+use crate::{memory, pids};
 
 /// Maps that all objects use, whichever of them declares them.
 pub struct SharedMaps {
@@ -50,7 +50,7 @@ fn ring(name: &str, bytes: u32) -> Result<MapHandle> {
         ..Default::default()
     };
     MapHandle::create(MapType::RingBuf, Some(name), 0, 0, bytes, &opts)
-        .with_context(|| format!("cannot make a ring of {bytes} bytes (a smaller --ring-size may help)"))
+        .map_err(|error| memory::explain(error, &format!("the ring {name}"), bytes.into()))
 }
 
 fn show(rings: &MapHandle, cpu: u32, ring: &MapHandle) -> Result<()> {
@@ -75,6 +75,12 @@ pub fn run(program: &OwnedFd, on: Option<u32>) -> io::Result<u32> {
         0.. => Ok(options.retval),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
+}
+
+/// Bytes of keys and values, which is nearly all of a map.
+fn size_of_map(map: &OpenMap<'_>) -> u64 {
+    let entry = u64::from(map.key_size()) + u64::from(map.value_size());
+    u64::from(map.max_entries()) * entry.max(1)
 }
 
 /// A loaded object and what keeps it attached.
@@ -141,7 +147,16 @@ where
             program.set_attach_type(libbpf_rs::ProgramAttachType::TraceUprobeMulti);
         }
     }
-    let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
+    let sizes: Vec<_> = open.open_object().maps().map(|m| (m.name().to_owned(), size_of_map(&m))).collect();
+    let skeleton = open.load().map_err(|error| {
+        let size = |name: &str| sizes.iter().find(|(n, _)| n == name).map_or(0, |(_, bytes)| *bytes);
+        match memory::of_messages(&crate::messages::all(), &size) {
+            Some(lacks) => anyhow::Error::new(error).context(lacks),
+            None => {
+                anyhow::Error::new(error).context(format!("the kernel refused a program{}", crate::messages::last()))
+            }
+        }
+    })?;
     for map in skeleton.object().maps() {
         let name = map.name().to_string_lossy().into_owned();
         if !map.autocreate()

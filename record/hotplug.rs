@@ -11,6 +11,9 @@ use crate::limits;
 use crate::session::Session;
 use crate::sideband::Sideband;
 
+/// How long a thread that reads a binary is waited for: what runs on the new CPU is not sampled meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// What the kernel has told of CPUs (map `hotplug` of `bpf/task.bpf.c`), and what was done about it.
 pub struct Hotplug {
     counts: MapHandle,
@@ -57,7 +60,7 @@ impl Session {
         let (present, online) = (limits::present_cpus()?, limits::online_cpus()?);
         self.add_rings(&present);
         // Who holds the lock reads binaries: the next time, then.
-        let Some(mut seen) = self.seen.lock_within(Duration::ZERO) else { return Ok(()) };
+        let Some(mut seen) = self.seen.lock_within(PATIENCE) else { return Ok(()) };
         for cpu in present {
             let gone = self.hotplug.count(cpu + 1)?;
             if self.hotplug.open.get(&cpu) == Some(&gone) {

@@ -24,6 +24,7 @@ mod jit;
 mod kernel;
 mod layout;
 mod limits;
+pub mod memory;
 pub mod memory_args;
 mod messages;
 mod meter;

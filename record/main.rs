@@ -39,7 +39,17 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("bpfrec: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// Exit code of an error: lack of memory has its own.
+fn code_of(error: &anyhow::Error) -> u8 {
+    #[cfg(recorder)]
+    if error.is::<bpfrec::memory::NoMemory>() {
+        return bpfrec::memory::EXIT_CODE;
+    }
+    let _ = error;
+    1
 }

@@ -43,8 +43,10 @@ static TRANSLATION: OnceLock<Translation> = OnceLock::new();
 pub fn enter() -> Result<Option<Loaded>> {
     let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|ns| ns.ino());
     let own = inode("self").context("/proc is not there, or does not show this process: mount it")?;
-    // Process 1 of a mounted /proc is the first one of its namespace. Who may not look at it is told nothing.
-    if inode("1").is_ok_and(|shown| shown != own) {
+    // Another namespace's has another number for this process. They may agree by chance; then process 1, the first of the
+    // namespace, tells, unless it may not be looked at.
+    let shown = fs::read_link("/proc/self").context("/proc/self")?;
+    if shown.to_str() != Some(&std::process::id().to_string()) || inode("1").is_ok_and(|first| first != own) {
         bail!(
             "/proc shows the processes of another pid namespace than this one, so names would be mixed up: mount /proc anew in \
              this one (unshare --mount-proc), or run in the host's (docker: --pid=host)"

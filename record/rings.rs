@@ -29,6 +29,9 @@ pub const IDLE_POLL: Duration = Duration::from_millis(450);
 /// Events at a look below which a machine is idle.
 const IDLE: u64 = 1024;
 
+/// Unwound stacks that are known to be defined, at the most.
+const DEFINED: usize = 1 << 18;
+
 /// Events that are taken from a ring at once.
 const BATCH: usize = 1 << 16;
 
@@ -160,6 +163,10 @@ impl Drained {
 
     /// Takes a sample whose stack has been walked.
     pub fn unwound(&mut self, sample: &Unwound) {
+        // To define a stack again does no harm.
+        if self.defined.len() >= DEFINED {
+            self.defined.clear();
+        }
         if let Some(s) = &sample.stack
             && self.defined.insert(s.id)
         {
@@ -318,7 +325,7 @@ impl Rings {
         let pause = if idle { IDLE_POLL } else { POLL };
         // SAFETY: the descriptors belong to the ring buffers, which live as long as `self`.
         let borrow = |r: &RingBuffer<'_>| unsafe { BorrowedFd::borrow_raw(r.epoll_fd()) };
-        let fds: Vec<_> = self.events.iter().chain(&self.copies).map(borrow).collect();
+        let fds: Vec<_> = self.events.iter().chain(&self.copies).chain([&self.definitions]).map(borrow).collect();
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(pause).as_nanos() as _ };
         // An interrupted wait is a wait that ended: the loop looks at its flags anyway.

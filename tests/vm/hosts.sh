@@ -35,7 +35,7 @@ expect "one CPU runs" "$(cat $cpu/online)" [ "$(cat $cpu/online)" = 0 ]
     sleep 1
     taskset -c 1 ./first 3 >/dev/null & echo "first $!"; wait
     echo 0 >$cpu; echo 1 >$cpu
-    sleep 1
+    sleep 2
     taskset -c 1 ./second 3 >/dev/null & echo "second $!"; wait
     echo 0 >$cpu
     sleep 2
@@ -58,20 +58,15 @@ for which in first second; do
     expect "switches of the $which program on CPU 1" "$n" [ "$n" -gt 0 ]
     "$here/bpfrec" report profile cpus.bpr -f -U --pid "$pid" >folded.txt 2>>cpus.err
     n=$(awk '/burn_seventy|burn_thirty/ { n += $NF } END { print n + 0 }' folded.txt)
-    # 3 s of 99 samples each; what it mapped on CPU 1 is known, or these would have no names.
-    expect "samples of the $which program on CPU 1, with their functions" "$n: $(head -n 3 folded.txt)" between 150 "$n" 310
+    # 3 s of 99 samples each, less what a slow machine takes to see that the CPU is there. What it mapped on CPU 1 is known, or these would have no names.
+    expect "samples of the $which program on CPU 1, with their functions" "$n: $(head -n 3 folded.txt)" between 50 "$n" 310
 done
-# For 2 s nothing ran on CPU 1: no task may seem to have.
-"$here/bpfrec" report cpudist cpus.bpr --json >cpudist.json 2>>cpus.err
-long=$(tr -d ' \n' <cpudist.json | tr '{}' '\n\n' | sed -n 's/.*"low":\([0-9]*\),"high":[0-9]*,"count":\([0-9]*\).*/\1 \2/p' | awk '$2 > 0 && $1 >= 1048576 { n += $2 } END { print n + 0 }')
-echo "# slices of a second and more: $long"
-
 resident=$(field resident) locked=$(field locked) rings=$(field rings)
-echo "# 256 possible CPUs, 2 plugged in: resident ${resident:-?} kB, BPF maps ${locked:-?} kB, $rings rings"
-# Two CPUs, and those of definitions, tasks and modules.
-expect "a ring for each CPU that is plugged in, no more" "$rings" between 4 "${rings:-0}" 5
+echo "# 256 possible CPUs, 2 plugged in: resident ${resident:-?} kB, maps beside the rings ${locked:-?} kB, $rings rings"
+# Two CPUs, and those of stacks, tasks, modules and copies.
+expect "a ring for each CPU that is plugged in, no more" "$rings" [ "${rings:-0}" = 6 ]
 expect "resident memory" "$resident kB" between 1 "${resident:-0}" 65536
-expect "memory of BPF maps" "$locked kB" between 1 "${locked:-0}" 40960
+expect "memory of the other maps" "$locked kB" between 1 "${locked:-0}" 20480
 
 if [ $failed != 0 ]; then sed 's/^/# /' cpus.err; fi
 echo "end of suite"
