@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// Of the recorder, at its highest, bytes.
 fn resident(trace: &Path) -> u64 {
     let info = info(trace);
-    info["cost"]["max_rss_bytes"].as_u64().unwrap_or_else(|| panic!("no max_rss_bytes: {info}"))
+    info["recorder"]["max_rss_bytes"].as_u64().unwrap_or_else(|| panic!("no max_rss_bytes: {info}"))
 }
 
 /// A cgroup whose processes get no more memory than that; removed with its owner.
