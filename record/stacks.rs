@@ -59,16 +59,10 @@ impl Stacks {
                     self.remembered += size;
                 }
             }
-            self.know(*id);
+            know(&mut self.defined, &mut self.older, *id);
         }
     }
 
-    fn know(&mut self, id: u64) {
-        if self.defined.len() >= KNOWN {
-            self.older = std::mem::take(&mut self.defined);
-        }
-        self.defined.insert(id);
-    }
 
     /// Looks at the stack ids of a chunk. Returns definitions of the segment before that must be repeated.
     pub fn refer(&mut self, chunk: &Chunk, registry: &Registry) -> Option<Table> {
@@ -83,7 +77,7 @@ impl Stacks {
                         continue;
                     }
                     if self.older.remove(&stack) {
-                        self.know(stack);
+                        know(&mut self.defined, &mut self.older, stack);
                     } else if self.before.contains_key(&stack) {
                         again.insert(stack);
                     } else if self.awaited.len() < AWAITED || self.awaited.contains_key(&stack) {
@@ -122,6 +116,14 @@ impl Stacks {
         self.before = std::mem::take(&mut self.rows);
         self.remembered = 0;
     }
+}
+
+/// Takes note of an id that is defined, in bounds.
+fn know(defined: &mut FxHashSet<u64>, older: &mut FxHashSet<u64>, id: u64) {
+    if defined.len() >= KNOWN {
+        *older = std::mem::take(defined);
+    }
+    defined.insert(id);
 }
 
 /// Offsets of a kind's stack ids in its rows.
@@ -175,7 +177,7 @@ mod tests {
         let (mut stacks, registry) = (Stacks::default(), Registry::default());
         stacks.define(&definition(5));
         for id in 0..3 * KNOWN as u64 {
-            stacks.know(1000 + id);
+            know(&mut stacks.defined, &mut stacks.older, 1000 + id);
             if id % (KNOWN as u64 / 2) == 0 {
                 assert_eq!(stacks.refer(&sample(5), &registry), None);
             }
