@@ -63,7 +63,6 @@ impl Stacks {
         }
     }
 
-
     /// Looks at the stack ids of a chunk. Returns definitions of the segment before that must be repeated.
     pub fn refer(&mut self, chunk: &Chunk, registry: &Registry) -> Option<Table> {
         let mut again = FxHashSet::default();
