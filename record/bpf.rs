@@ -128,7 +128,7 @@ where
         } else if name == "copy_ring" {
             map.set_max_entries(config.copy_ring_bytes())?;
         } else if name == "batches" {
-            map.set_max_entries(possible)?;
+            map.set_max_entries(possible * crate::batches::SLOTS)?;
         } else if name == "hotplug" {
             map.set_max_entries(possible + 1)?;
         } else if name == "thread_table" {
