@@ -21,7 +21,7 @@ fn skeletons() {
             .build_and_generate(Path::new(&out).join(format!("{source}{variant}.skel.rs")))
             .unwrap_or_else(|e| panic!("{from} did not compile (clang and libelf-dev are needed): {e:#}"));
     };
-    for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc"] {
+    for source in ["task", "sched", "offcpu", "block", "profile", "kmem", "malloc", "pids"] {
         build(source, "", &[]);
     }
     // Once more for kernels without types of their own, which have raw tracepoints only. Those of kmem are such anyway.

@@ -54,6 +54,9 @@ static __always_inline void *task_reserve(u64 size)
 	return row;
 }
 
+#define TASK_SUBMIT(row)                                                                                               \
+	bpf_ringbuf_submit(row, quarter_flags(ring_fill(&task_ring) - sizeof(*row) - 8, sizeof(*row), 1 << 18))
+
 TRACEPOINT(sched_process_fork)
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -63,7 +66,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		return 0;
 	FILL_TASK(row, child, KIND_SCHED_FORK);
 	row->parent_tid = LOAD(parent, pid);
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -78,7 +81,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	row->parent_tid = old_pid;
 	if (bpf_probe_read_kernel_str(row->exe, sizeof(row->exe), LOAD(bprm, interp)) < 0)
 		row->exe[0] = 0;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -91,7 +94,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 		return 0;
 	FILL_TASK(row, task, KIND_SCHED_EXIT);
 	row->exit_code = LOAD(task, exit_code);
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -105,7 +108,7 @@ int BPF_PROG(task_rename, struct task_struct *task, const char *comm)
 	FILL_TASK(row, task, KIND_TASK_RENAME);
 	/* The task still has its old name here. */
 	bpf_probe_read_kernel_str(row->comm, sizeof(row->comm), comm);
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -189,7 +192,7 @@ static __always_inline int cgroup_event(struct cgroup *cgroup, const char *path,
 	row->parent_id = parent_id;
 	if (bpf_probe_read_kernel_str(row->path, sizeof(row->path), path) < 0)
 		row->path[0] = 0;
-	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	TASK_SUBMIT(row);
 	return 0;
 }
 
@@ -209,6 +212,33 @@ TRACEPOINT(cgroup_rmdir)
 int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
 	return cgroup_event(cgroup, path, KIND_CGROUP_RMDIR);
+}
+
+/*
+ * Key 0: steps of all CPUs on their way up or down, so far; key 1 + CPU: those that it was taken down by after it had
+ * stopped. It loses its perf events among these, and they do not come back with it. Read by record/hotplug.rs.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} hotplug SEC(".maps");
+
+TRACEPOINT(cpuhp_enter)
+int BPF_PROG(cpuhp_enter, unsigned int cpu, int target)
+{
+	u32 any = 0, own = cpu + 1;
+	u64 *steps = bpf_map_lookup_elem(&hotplug, &any);
+	u64 *down = bpf_map_lookup_elem(&hotplug, &own);
+
+	/* CPUHP_OFFLINE is 0, the aim only once the CPU itself has no part in it any more. Key 0 last: it is looked at
+	 * first. */
+	if (down && !target)
+		__sync_fetch_and_add(down, 1);
+	if (steps)
+		__sync_fetch_and_add(steps, 1);
+	return 0;
 }
 
 /* record/layout.rs has the same struct. */

@@ -77,11 +77,11 @@ fn probe(args: &RecordArgs) -> Result<Vec<Ability>> {
     const RING_BYTES: u32 = 1 << 16;
     let types = Types::find(args.btf.as_deref())?;
     let hierarchy = Hierarchy::find();
-    let cpus = limits::online_cpus()?;
+    let cpus = limits::present_cpus()?;
     let mut config = Config { own_pid: std::process::id(), wake_bytes: RING_BYTES / 4, ..Config::default() };
     hierarchy.configure(&mut config);
     let raw = types.are_foreign();
-    let context = Context { btf: &types.btf, raw, config, args, cgroup: None, cpus: &cpus };
+    let context = Context { btf: &types.btf, raw, config, args, pids: &[], cgroup: None, cpus: &cpus };
     let mut shared = SharedMaps::new(&cpus, RING_BYTES, &types)?;
     // It brings the maps that the others share.
     let _tasks = sources::task::load(config, &mut shared, &types)?;

@@ -27,7 +27,7 @@ impl Running {
         Ok(Some(Running { child }))
     }
 
-    /// Its process.
+    /// Its process, as it is called here.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

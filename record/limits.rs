@@ -46,9 +46,17 @@ pub fn parse_cpus(list: &str) -> Vec<u32> {
     cpus
 }
 
+/// CPUs that are plugged in, whether they run now or not: also in a container that is shown a few of the CPUs as all.
+pub fn present_cpus() -> Result<Vec<u32>> {
+    cpus("/sys/devices/system/cpu/present")
+}
+
 /// CPUs that run now.
 pub fn online_cpus() -> Result<Vec<u32>> {
-    let path = "/sys/devices/system/cpu/online";
+    cpus("/sys/devices/system/cpu/online")
+}
+
+fn cpus(path: &str) -> Result<Vec<u32>> {
     let cpus = parse_cpus(&std::fs::read_to_string(path).with_context(|| path.to_owned())?);
     if cpus.is_empty() { bail!("{path} names no CPU") } else { Ok(cpus) }
 }

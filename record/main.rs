@@ -41,7 +41,17 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where stderr is gone the exit code still tells.
             let _ = writeln!(std::io::stderr(), "bpfrec: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// Exit code of an error: lack of memory has its own.
+fn code_of(error: &anyhow::Error) -> u8 {
+    #[cfg(recorder)]
+    if error.is::<bpfrec::memory::NoMemory>() {
+        return bpfrec::memory::EXIT_CODE;
+    }
+    let _ = error;
+    1
 }

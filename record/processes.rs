@@ -13,9 +13,9 @@ use procfs::process::{Process, Task};
 use rustc_hash::FxHashSet;
 
 use crate::cgroups::Hierarchy;
-use crate::clock;
 use crate::open::strip_deleted;
 use crate::seen::Shared;
+use crate::{clock, pids};
 
 /// An executable mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub fn tasks(iterator: Option<&Link>, registry: &Registry, hierarchy: &Hierarchy
     let mut table = Table::new(&meta::kind(meta::TASK));
     for i in 0..dumped.rows() {
         // One link a process; threads share it.
-        let exe = if tid[i] == pid[i] { exe(pid[i]) } else { Vec::new() };
+        let exe = if tid[i] == pid[i] { exe(pid[i] as u32) } else { Vec::new() };
         table.push(&[
             ts[i].into(),
             tid[i].into(),
@@ -144,6 +144,10 @@ pub fn tasks(iterator: Option<&Link>, registry: &Registry, hierarchy: &Hierarchy
             mnt_ns[i].into(),
         ]);
     }
+    // Of another pid namespace /proc has other numbers, and no such guest has been seen.
+    if !pids::are_hosts() {
+        return Ok(table);
+    }
     let known: FxHashSet<u64> = tid.iter().copied().collect();
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
         for task in process.tasks().into_iter().flatten().flatten() {
@@ -157,8 +161,8 @@ pub fn tasks(iterator: Option<&Link>, registry: &Registry, hierarchy: &Hierarchy
 }
 
 /// Path of a process's program.
-fn exe(pid: u64) -> Vec<u8> {
-    let link = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().into_os_string().into_vec();
+fn exe(pid: u32) -> Vec<u8> {
+    let link = fs::read_link(pids::proc(pid) + "/exe").unwrap_or_default().into_os_string().into_vec();
     strip_deleted(&link).to_vec()
 }
 
@@ -171,7 +175,7 @@ fn push_from_proc(table: &mut Table, process: &Process, task: &Task, hierarchy: 
     let group = hierarchy.mount.as_ref().and_then(|m| fs::metadata(m.join(path.trim_start_matches('/'))).ok());
     let namespaces = process.namespaces()?.0;
     let namespace = |name: &str| namespaces.get(std::ffi::OsStr::new(name)).map_or(0, |ns| ns.identifier);
-    let exe = if task.tid == process.pid { exe(process.pid as u64) } else { Vec::new() };
+    let exe = if task.tid == process.pid { exe(process.pid as u32) } else { Vec::new() };
     table.push(&[
         clock::mono_ns().into(),
         (task.tid as u64).into(),
@@ -194,15 +198,10 @@ fn push_from_proc(table: &mut Table, process: &Process, task: &Task, hierarchy: 
 pub fn mappings(seen: &Shared) -> Table {
     let mut table = Table::new(&meta::kind(meta::MAPPING));
     let ts_ns = clock::mono_ns();
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    pids.sort_unstable();
-    for pid in pids {
-        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let mount_ns = fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |ns| ns.ino());
+    for pid in pids::all() {
+        let folder = pids::proc(pid);
+        let maps = fs::read(format!("{folder}/maps")).unwrap_or_default();
+        let mount_ns = fs::metadata(format!("{folder}/ns/mnt")).map_or(0, |ns| ns.ino());
         seen.lock().images.enter(pid, mount_ns);
         for mut mapping in maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, ts_ns)) {
             seen.lock().map(&mut mapping, false);

@@ -20,6 +20,7 @@ use crate::command::Running;
 use crate::finish::LAST_CALL;
 use crate::held::Held;
 use crate::hits::Hits;
+use crate::hotplug::Hotplug;
 use crate::jit::Jit;
 use crate::processes::Mapping;
 use crate::rings::{CHUNK_AGE, IDLE_POLL, POLL, Rings};
@@ -83,6 +84,8 @@ pub(crate) struct Session {
     pub shared: SharedMaps,
     /// The task programs.
     pub tasks: Loaded,
+    /// Those that translate pids, where that is needed.
+    pub _pids: Option<Loaded>,
     pub sources: Vec<Attached>,
     pub rings: Rings,
     /// Walks user stacks, where that is asked for.
@@ -95,6 +98,8 @@ pub(crate) struct Session {
     pub hits: Hits,
     /// The thread that the kernel's records wake.
     pub watch: Watch,
+    /// CPUs that come and go.
+    pub hotplug: Hotplug,
     /// Away while a rotation uses it.
     pub snapshot: Option<Snapshot>,
     pub rotation: Option<Rotation>,
@@ -169,6 +174,7 @@ impl Session {
             // Nothing but a look tells that the command has ended.
             self.rings.wait(if self.command.is_some() { left.min(POLL) } else { left });
             self.wakeups += 1;
+            self.follow_cpus()?;
             let reason = self.over()?;
             self.drain(false)?;
             if let Some(clocks) = self.clocks.look() {

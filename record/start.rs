@@ -17,6 +17,7 @@ use crate::clock::Clocks;
 use crate::command::{self, Running};
 use crate::filter::Filter;
 use crate::hits::Hits;
+use crate::hotplug::Hotplug;
 use crate::jit::Jit;
 use crate::layout::Config;
 use crate::modules::Modules;
@@ -35,7 +36,7 @@ use crate::types::Types;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
-use crate::{clock, kernel, limits};
+use crate::{clock, kernel, limits, pids};
 
 /// The sources to record, and whether each was asked for by name.
 fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
@@ -66,13 +67,17 @@ impl Session {
         let status = Status::new(args.quiet);
         let stop = crate::signals::watch()?;
         let registry = Arc::new(Registry::default());
-        let cpus = limits::online_cpus()?;
+        let pids = pids::enter()?;
+        if pids.is_some() {
+            status.say(&format!("warning: {}", pids::NOTE));
+        }
+        let cpus = limits::present_cpus()?;
         let types = Types::find(args.btf.as_deref())?;
         let hierarchy = Hierarchy::find();
         let filter = Filter::new(&args, &hierarchy)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config {
-            own_pid: std::process::id(),
+            own_pid: pids::recorder(),
             wake_bytes: ring_bytes / 4,
             min_wait_ns: args.min_wait.as_nanos().try_into().context("--min-wait is 4 s at most")?,
             exact_stacks: args.exact_stacks.into(),
@@ -92,6 +97,7 @@ impl Session {
             raw: types.are_foreign(),
             config,
             args: &args,
+            pids: filter.pids(),
             cgroup: filter.cgroup(),
             cpus: &cpus,
         };
@@ -126,6 +132,7 @@ impl Session {
         let iterator = sources::task::attach(&mut tasks).context("the task programs")?;
         seen.lock().modules = Some(Modules::start(tasks.object())?);
         let watch = Watch::start(seen.clone())?;
+        let hotplug = Hotplug::new(shared.get("hotplug")?, seen.lock().sideband.as_ref(), ring_bytes)?;
         let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone(), hierarchy, iterator);
         let (first, warnings) = snapshot.take()?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
@@ -178,7 +185,7 @@ impl Session {
             items,
             registry: Arc::clone(&registry),
         })?;
-        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), cpus.len())?;
+        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), hotplug.running())?;
         // Only sources with stacks bring this map, and only stacks need names.
         let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
         if let Some(jit) = &mut jit {
@@ -194,6 +201,7 @@ impl Session {
             stop,
             shared,
             tasks,
+            _pids: pids,
             sources: attached,
             rings,
             unwinding,
@@ -201,6 +209,7 @@ impl Session {
             seen,
             hits: Hits::default(),
             watch,
+            hotplug,
             snapshot: Some(snapshot),
             rotation: None,
             losses,
@@ -226,7 +235,7 @@ impl Session {
         for (block_type, table) in first {
             session.send(Message::Tables(block_type, vec![table]));
         }
-        if let Some(pid) = session.command.as_ref().map(Running::pid) {
+        if let Some(pid) = session.command.as_ref().and_then(|command| pids::kernels(command.pid())) {
             session.tell("command_pid", &pid.to_string());
         }
         Ok(session)

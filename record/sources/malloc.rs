@@ -22,8 +22,8 @@ use self::probes::Probes;
 use self::who::Who;
 use super::{Context, Source};
 use crate::bpf::{self, Loaded, SharedMaps};
-use crate::open;
 use crate::processes::Mapping;
+use crate::{open, pids};
 
 mod skel {
     #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
@@ -155,7 +155,7 @@ impl State {
             match self.attach_mapping(&mapping, loaded) {
                 Ok(new) => found |= new,
                 // A process that ends meanwhile is no error.
-                Err(_) if !Path::new(&format!("/proc/{pid}")).exists() => return Ok(()),
+                Err(_) if !Path::new(&pids::proc(pid)).exists() => return Ok(()),
                 Err(error) => return Err(error.context(format!("process {pid}"))),
             }
         }

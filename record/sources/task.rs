@@ -18,13 +18,18 @@ mod raw {
     include!(concat!(env!("OUT_DIR"), "/task_raw.skel.rs"));
 }
 
-/// Loads the programs. A kernel without modules has no tracepoints for them.
+/// Loads the programs. A kernel without modules has no tracepoints for them, one with a single CPU none for CPUs that go.
 ///
 /// # Errors
 /// Also when the types are of a file, and not those of this kernel.
 pub fn load(config: Config, shared: &mut SharedMaps, types: &Types) -> Result<Loaded> {
-    let has_modules = types.btf.type_by_name::<Typedef<'_>>("btf_trace_module_load").is_some();
-    let wanted = |program: &str| has_modules || !matches!(program, "module_load" | "module_free");
+    let has = |name: &str| types.btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{name}")).is_some();
+    let (modules, cpus) = (has("module_load"), has("cpuhp_enter"));
+    let wanted = |program: &str| match program {
+        "module_load" | "module_free" => modules,
+        "cpuhp_enter" => cpus,
+        _ => true,
+    };
     let loaded = match &types.file {
         None => bpf::load(skel::TaskSkelBuilder::default(), config, shared, &wanted),
         Some(file) => bpf::load(raw::TaskSkelBuilder::default(), config, shared, &wanted)
