@@ -17,14 +17,20 @@ pub fn mended(bytes: &[u8]) -> Vec<u8> {
         if start < end {
             continue;
         }
-        end = starts[i + 1..].iter().copied().find(|next| *next >= start + HEADER_LEN).unwrap_or(bytes.len());
+        // The length that it tells, where that leads to the next header: an index has headers inside.
+        let told = start + HEADER_LEN + u32_at(&bytes[start..], 48) as usize;
+        let next = starts[i + 1..].iter().copied().find(|next| *next >= start + HEADER_LEN).unwrap_or(bytes.len());
+        end = if told == bytes.len() || starts.binary_search(&told).is_ok() { told } else { next };
         one(&mut bytes[start..end]);
     }
     bytes
 }
 
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
 fn one(block: &mut [u8]) {
-    let u32_at = |b: &[u8], at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
     block[..4].copy_from_slice(&0x184D_2A5B_u32.to_le_bytes());
     let own = (block.len() - HEADER_LEN) as u32;
     if block[39] & LENGTHS_LIE == 0 {
@@ -48,7 +54,7 @@ fn sections(mut payload: &mut [u8]) {
     const SECTION: usize = 12;
     while payload.len() > SECTION {
         let left = payload.len() - SECTION;
-        let len = (u32::from_le_bytes([payload[8], payload[9], payload[10], payload[11]]) as usize).min(left);
+        let len = (u32_at(payload, 8) as usize).min(left);
         payload[8..12].copy_from_slice(&(len as u32).to_le_bytes());
         payload = &mut payload[SECTION + len..];
     }

@@ -33,8 +33,8 @@ use common::Files;
 use rayon::prelude::*;
 use serde_json::Value;
 
-/// Blocks of a type of a trace that are tried; of more, these many all over it.
-const OF_A_TYPE: usize = 6;
+/// Blocks of a type of a trace that are tried, all over it: broken, and cut out. `BPFREC_EVERY_BLOCK=1` tries all.
+const OF_A_TYPE: [(How, usize); 2] = [(How::Broken, 2), (How::Cut, 1)];
 /// The recorder writes what it has at least this often.
 const FLUSHED_NS: u64 = 1_000_000_000;
 
@@ -222,15 +222,18 @@ fn difference(one: &[u8], other: &[u8]) -> String {
     )
 }
 
-/// Blocks that are tried, by their places in the file.
-fn chosen(whole: &Segment) -> Vec<usize> {
+/// Blocks that are tried, by their places in the file, and how they are lost.
+fn chosen(whole: &Segment) -> Vec<(usize, How)> {
     let mut by_type = BTreeMap::<u8, Vec<usize>>::new();
     whole.blocks.iter().enumerate().for_each(|(i, b)| by_type.entry(b.header.block_type).or_default().push(i));
-    let spread = |places: Vec<usize>| {
-        let all = if std::env::var_os("BPFREC_EVERY_BLOCK").is_some() { places.len() } else { OF_A_TYPE };
-        (0..places.len().min(all)).map(|i| places[i * places.len() / places.len().min(all)]).collect::<Vec<_>>()
+    let every = std::env::var_os("BPFREC_EVERY_BLOCK").is_some();
+    let spread = |places: &Vec<usize>, how, most: usize| {
+        let n = if every { places.len() } else { most.min(places.len()) };
+        // In the middle of equal parts of all of them.
+        (0..n).map(|i| (places[(2 * i + 1) * places.len() / (2 * n)], how)).collect::<Vec<_>>()
     };
-    by_type.into_values().flat_map(spread).collect()
+    let of_type = |places: &Vec<usize>| OF_A_TYPE.map(|(how, most)| spread(places, how, most)).concat();
+    by_type.values().flat_map(of_type).collect()
 }
 
 /// Blocks that hold facts and no figures, and reports whose sums they leave alone.
@@ -282,16 +285,16 @@ fn differences(one: &Made, other: &Made) -> Vec<String> {
 }
 
 /// What is wrong with a trace that lost one block.
-fn problems(bytes: &[u8], whole: &Segment, lost: usize, how: How) -> Vec<String> {
+fn problems(bytes: &[u8], whole: &Segment, undamaged: &Made, lost: usize, how: How) -> Vec<String> {
     let block = &whole.blocks[lost];
     let damaged = made(without(bytes, block, how));
     let expected = made(reference(whole, lost, how));
     let mut problems = differences(&damaged, &expected);
-    let mut recovered = Vec::new();
-    recover(&segment(&without(bytes, block, how)), &mut recovered).unwrap();
-    let recovered = made(recovered);
     // What is gone altogether, and when, `recover` cannot tell once it has written an index without it.
     if how == How::Broken && kind_of(block) != Some(BlockType::End) && whole.end.is_some() {
+        let mut recovered = Vec::new();
+        recover(&segment(&without(bytes, block, how)), &mut recovered).unwrap();
+        let recovered = made(recovered);
         problems.extend(differences(&recovered, &expected).into_iter().map(|p| format!("recovered: {p}")));
         if kind_of(block) == Some(BlockType::Events) {
             let quiet =
@@ -300,10 +303,9 @@ fn problems(bytes: &[u8], whole: &Segment, lost: usize, how: How) -> Vec<String>
         }
     }
     if how == How::Broken && kind_of(block).is_some_and(|kind| FACTS.contains(&kind)) {
-        let undamaged = made(bytes.to_vec());
         for name in SUMMED {
             let sums =
-                [&damaged, &undamaged].map(|made| made.results.get(&format!("{name} 0.json")).map(|json| sums(json)));
+                [&damaged, undamaged].map(|made| made.results.get(&format!("{name} 0.json")).map(|json| sums(json)));
             if sums[0] != sums[1] {
                 problems.push(format!("{name}: {:?} where the undamaged file has {:?}", sums[0], sums[1]));
             }
@@ -321,32 +323,22 @@ fn problems(bytes: &[u8], whole: &Segment, lost: usize, how: How) -> Vec<String>
 
 #[test]
 fn what_is_made_of_a_damaged_file_is_what_is_left() {
-    let mut cases = Vec::new();
-    let files: Vec<(PathBuf, Vec<u8>)> =
-        files().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
-    for (path, bytes) in &files {
-        let whole = segment(bytes);
-        cases.extend(
-            chosen(&whole)
-                .into_iter()
-                .flat_map(|lost| [(path, bytes, lost, How::Broken), (path, bytes, lost, How::Cut)]),
-        );
-    }
-    let failed: Vec<String> = cases
-        .par_iter()
-        .flat_map(|(path, bytes, lost, how)| {
-            let whole = segment(bytes);
+    let one = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        let (whole, undamaged) = (segment(&bytes), made(bytes.clone()));
+        let cases = chosen(&whole);
+        let failed = cases.par_iter().flat_map_iter(|(lost, how)| {
             let block = &whole.blocks[*lost];
-            let what = format!(
-                "{} block {lost} {:?} at {} {how:?}",
-                path.file_name().unwrap().display(),
-                kind_of(block),
-                block.offset
-            );
-            problems(bytes, &whole, *lost, *how).into_iter().map(|p| format!("{what}: {p}")).collect::<Vec<_>>()
-        })
-        .collect();
-    println!("{} blocks of {} traces, each broken and cut out", cases.len() / 2, files.len());
+            let (name, kind) = (path.file_name().unwrap().display(), kind_of(block));
+            let what = format!("{name} block {lost} {kind:?} at {} {how:?}", block.offset);
+            problems(&bytes, &whole, &undamaged, *lost, *how).into_iter().map(move |p| format!("{what}: {p}"))
+        });
+        (cases.len(), failed.collect::<Vec<String>>())
+    };
+    let files = files();
+    let all: Vec<(usize, Vec<String>)> = files.par_iter().map(one).collect();
+    println!("{} blocks of {} traces, broken or cut out", all.iter().map(|(n, _)| n).sum::<usize>(), files.len());
+    let failed: Vec<String> = all.into_iter().flat_map(|(_, failed)| failed).collect();
     let shown: String = failed.iter().take(60).map(|f| format!("{f}\n")).collect();
     assert!(failed.is_empty(), "{} differences:\n{shown}", failed.len());
 }
