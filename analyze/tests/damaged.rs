@@ -128,7 +128,7 @@ fn reference(whole: &Segment, lost: usize, how: How, header_stands: bool) -> Vec
 fn missing(whole: &Segment, lost: usize, how: How) -> Vec<(u64, u64)> {
     let block = &whole.blocks[lost];
     let is_events = |block: &&BlockRef| kind_of(block) == Some(BlockType::Events);
-    let before = whole.blocks[..lost].iter().filter(is_events).next_back();
+    let before = whole.blocks[..lost].iter().rfind(is_events);
     let after = whole.blocks[lost + 1..].iter().find(is_events);
     if kind_of(block) == Some(BlockType::End) {
         // Of each CPU up to its last block is known what happened.
