@@ -122,6 +122,13 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_all_time_is_in_the_last_stretch() {
+        let last = Stretches::new(u64::MAX, u64::MAX, None);
+        assert_eq!((last.count, last.at(u64::MAX), last.begin_ns(1)), (1, Some(0), u64::MAX));
+        assert_eq!(last.clean(&Spans::default()), [true]);
+    }
+
+    #[test]
     fn moments_and_spans() {
         let stretches = Stretches::new(100, 135, Some(10));
         assert_eq!((stretches.count, stretches.at(99), stretches.at(100)), (3, None, Some(0)));
