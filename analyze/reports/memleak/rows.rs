@@ -275,7 +275,7 @@ pub(super) fn flamegraph(report: &Memleak, context: &Context<'_>) -> Result<Vec<
             None => vec![Cell::other(group.missing())],
         };
         if count > 0 {
-            total += count;
+            total = total.saturating_add(count);
             lines.push(Line { process, frames, count });
         }
     }
