@@ -550,6 +550,12 @@ def firefox_itself(data, spans, home):
     if not data["threads"]:
         return
     loaded = ask("load", FILE)
+    # On a busy machine its daemon is late; it says itself that a further try is the way.
+    for _ in range(10):
+        if "did not become ready" not in loaded.stderr:
+            break
+        time.sleep(1)
+        loaded = ask("load", FILE)
     check("the profiler loads it", (loaded.returncode, loaded.stderr), (0, loaded.stderr))
     try:
         listed = json.loads(ask("thread", "list", "--json").stdout)["threads"]
