@@ -6,7 +6,7 @@ perfetto: the published message types (package perfetto); speedscope: its schema
 documentation, as rules here, and the profiler itself (package @firefox-devtools/profiler-cli).
 """
 
-import base64, collections, csv, gzip, json, os, re, subprocess, sys, tempfile
+import base64, collections, csv, gzip, json, os, re, subprocess, sys, tempfile, time
 
 BPFREC, TRACE, FORMAT, FILE, NODE = sys.argv[1:6]
 OPTIONS = sys.argv[6:]
