@@ -30,6 +30,8 @@ const TRIES: u8 = 3;
 pub mod missing {
     /// Neither its process nor its file was there any more.
     pub const GONE: &str = "gone before it could be opened";
+    /// Its process was there.
+    pub const REFUSED: &str = "closed to the recorder";
     /// Too many binaries.
     pub const HANDLES: &str = "too many open files";
     /// Stripped.
@@ -192,7 +194,8 @@ impl Binaries {
         }
         let id = first_8(&m.build_id)?;
         known.or_else(|| {
-            let b = Binary { missing: missing::GONE, build_id: m.build_id.clone(), ..Binary::new(id, m) };
+            let missing = if open::is_refused(m) { missing::REFUSED } else { missing::GONE };
+            let b = Binary { missing, build_id: m.build_id.clone(), ..Binary::new(id, m) };
             self.add(b)
         })
     }
@@ -225,7 +228,7 @@ impl Binaries {
         let at = match self.by_id.get(&id).copied() {
             Some(at) => {
                 let b = &mut self.list[at as usize];
-                if b.layout.is_none() && b.missing == missing::GONE {
+                if b.layout.is_none() && matches!(b.missing, missing::GONE | missing::REFUSED) {
                     (b.size, b.layout, b.missing, b.file) = (stat.size(), layout, "", device);
                     self.rows.push(b, device);
                 } else if build_id.is_empty() && b.file != device {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use bpfrec_format::{BlockType, EndReason, meta};
 use libbpf_rs::Link;
 
+use crate::binaries::missing;
 use crate::session::{LOCK, Session};
 use crate::writer::{Message, Outcome};
 use crate::{bpf, clock, stats};
@@ -51,6 +52,20 @@ impl Session {
         counts.iter().filter(|(_, n)| *n > 0).for_each(|(key, n)| self.tell(key, &n.to_string()));
     }
 
+    /// Says how many binaries were closed to the recorder.
+    fn count_refused(&mut self) {
+        let Some(seen) = self.seen.lock_within(LOCK) else { return };
+        let refused = seen.binaries.list.iter().filter(|b| b.missing == missing::REFUSED).count();
+        drop(seen);
+        if refused > 0 {
+            self.tell("binaries_refused", &refused.to_string());
+            self.status.say(&format!(
+                "{refused} binaries were closed to the recorder, so their functions have no names: they lie in folders of others or are \
+                 deleted, and began to run after it gave up the rights to read these; --rights read keeps them"
+            ));
+        }
+    }
+
     /// Ends the recording; returns the exit code.
     pub fn finish(mut self, reason: EndReason) -> Result<u8> {
         let ended = self.started.elapsed();
@@ -84,6 +99,7 @@ impl Session {
         }
         self.steps.begin_names();
         self.write_symbols();
+        self.count_refused();
         self.steps.end_names();
         self.checkpoint();
         let mut figures = self.figures();

@@ -8,12 +8,7 @@ use libbpf_rs::btf::{Btf, BtfType};
 
 /// Fails with a sentence unless BPF programs can be loaded here.
 pub fn check() -> Result<()> {
-    use rustix::thread::CapabilitySet;
-    let effective = rustix::thread::capabilities(None).context("cannot read this process's capabilities")?.effective;
-    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    if !effective.contains(CapabilitySet::SYS_ADMIN) && !effective.contains(enough) {
-        bail!("recording needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE: try sudo");
-    }
+    crate::rights::check()?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         bail!(
             "this kernel has no type information (/sys/kernel/btf/vmlinux): a kernel built with CONFIG_DEBUG_INFO_BTF=y is \

@@ -36,13 +36,13 @@ pub struct Segments {
 
 impl Segments {
     /// Creates the first segment.
-    pub fn open(plan: Plan, progress: Arc<Progress>) -> Result<Self> {
+    pub fn open(plan: Plan) -> Result<Self> {
         if plan.rotates {
             make_directory(&plan.path, plan.force)?;
         }
         let mut segments = Segments {
             plan,
-            progress,
+            progress: Arc::default(),
             current: None,
             number: 0,
             next_seq: 0,

@@ -77,6 +77,11 @@ impl Sideband {
         cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok())
     }
 
+    /// Whether this thread may open such events.
+    pub fn is_permitted(cpus: &[u32]) -> bool {
+        cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(false), *cpu).is_ok())
+    }
+
     /// Opens and enables an event on each CPU.
     pub fn open(cpus: &[u32]) -> Result<Sideband> {
         let mut attr = attr(Self::tells_build_ids(cpus));

@@ -17,12 +17,14 @@ pub struct Snapshot {
     registry: Arc<Registry>,
     seen: Shared,
     cgroup_mount: Option<std::path::PathBuf>,
+    /// The kernel's functions.
+    functions: Result<kernel::List>,
 }
 
 impl Snapshot {
     /// Nothing is read yet.
     pub fn new(registry: Arc<Registry>, seen: Shared) -> Self {
-        Snapshot { registry, seen, cgroup_mount: cgroups::mount_point() }
+        Snapshot { registry, seen, cgroup_mount: cgroups::mount_point(), functions: kernel::List::of_functions() }
     }
 
     /// Reads everything. `tasks` is the link of the task iterator. Warnings are returned, not printed.
@@ -34,10 +36,13 @@ impl Snapshot {
             (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
             (BlockType::Maps, processes::mappings(&self.seen)),
         ];
-        if let Some(modules) = crate::modules::table(&|_| true) {
-            tables.push((BlockType::KernelSymbols, modules));
-        }
-        match kernel::symbols() {
+        let modules = self.seen.lock().modules.as_mut().and_then(|modules| modules.table(&|_| true));
+        tables.extend(modules.map(|modules| (BlockType::KernelSymbols, modules)));
+        let functions = match &mut self.functions {
+            Ok(list) => kernel::symbols(list),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        match functions {
             Ok(kernel::Symbols { table, warning, core_bytes }) => {
                 tables.push((BlockType::KernelSymbols, table));
                 warnings.extend(warning);
