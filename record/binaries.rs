@@ -97,6 +97,8 @@ pub struct Binaries {
     limit: u64,
     /// Mappings of binaries beyond [`MOST`].
     pub over: u64,
+    /// Mappings of files that were closed to the recorder, where the kernel does not tell their build ids.
+    refused: u64,
 }
 
 /// Rows of kinds `binary` and `binary_segment`.
@@ -159,6 +161,7 @@ impl Default for Binaries {
             handles: 0,
             limit,
             over: 0,
+            refused: 0,
         };
         binaries.vdso = crate::vdso::image().and_then(|image| binaries.add_vdso(image));
         binaries
@@ -166,6 +169,11 @@ impl Default for Binaries {
 }
 
 impl Binaries {
+    /// How many were closed to the recorder.
+    pub fn refused(&self) -> u64 {
+        self.refused + self.list.iter().filter(|b| b.missing == missing::REFUSED).count() as u64
+    }
+
     /// Takes note of a mapping and fills in its build id where the kernel did not. Returns the position of the binary,
     /// if it is one. `others` are processes that live in the same mount namespace.
     pub fn see(&mut self, m: &mut Mapping, others: impl Iterator<Item = u32>) -> Option<u32> {
@@ -192,9 +200,13 @@ impl Binaries {
             m.build_id.clone_from(&self.list[at as usize].build_id);
             return Some(at);
         }
-        let id = first_8(&m.build_id)?;
+        let is_refused = known.is_none() && open::is_refused(m);
+        let Some(id) = first_8(&m.build_id) else {
+            self.refused += u64::from(is_refused);
+            return None;
+        };
         known.or_else(|| {
-            let missing = if open::is_refused(m) { missing::REFUSED } else { missing::GONE };
+            let missing = if is_refused { missing::REFUSED } else { missing::GONE };
             let b = Binary { missing, build_id: m.build_id.clone(), ..Binary::new(id, m) };
             self.add(b)
         })

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 use bpfrec_format::{BlockType, EndReason, meta};
 use libbpf_rs::Link;
 
-use crate::binaries::missing;
 use crate::session::{LOCK, Session};
 use crate::writer::{Message, Outcome};
 use crate::{bpf, clock, stats};
@@ -55,7 +54,7 @@ impl Session {
     /// Says how many binaries were closed to the recorder.
     fn count_refused(&mut self) {
         let Some(seen) = self.seen.lock_within(LOCK) else { return };
-        let refused = seen.binaries.list.iter().filter(|b| b.missing == missing::REFUSED).count();
+        let refused = seen.binaries.refused();
         drop(seen);
         if refused > 0 {
             self.tell("binaries_refused", &refused.to_string());
