@@ -73,11 +73,11 @@ mod allowed {
         c::SYS_clock_gettime, c::SYS_clock_getres, c::SYS_gettimeofday, c::SYS_clock_nanosleep, c::SYS_nanosleep,
         c::SYS_sched_yield, c::SYS_restart_syscall, c::SYS_exit, c::SYS_exit_group, c::SYS_wait4, c::SYS_waitid,
         // Memory and threads.
-        c::SYS_brk, c::SYS_mmap, c::SYS_munmap, c::SYS_mremap, c::SYS_madvise, c::SYS_mprotect, c::SYS_futex,
+        c::SYS_brk, c::SYS_munmap, c::SYS_mremap, c::SYS_madvise, c::SYS_futex,
         c::SYS_membarrier, c::SYS_set_robust_list, c::SYS_rseq, c::SYS_gettid, c::SYS_getpid, c::SYS_sched_getaffinity,
         c::SYS_getcpu, c::SYS_sigaltstack, c::SYS_getrandom, c::SYS_clone3,
-        // Signals: to be taken; and to itself, for a panic or an abort.
-        c::SYS_rt_sigaction, c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn, c::SYS_tgkill,
+        // Signals are taken.
+        c::SYS_rt_sigaction, c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn,
         // Waiting for rings.
         c::SYS_epoll_pwait, c::SYS_epoll_pwait2, c::SYS_epoll_ctl, c::SYS_epoll_create1, c::SYS_ppoll, c::SYS_eventfd2,
         // Files: the trace, /proc, binaries.
@@ -147,7 +147,13 @@ mod allowed {
         }
         rules.insert(c::SYS_bpf, one_of(0, commands)?);
         rules.insert(c::SYS_ioctl, one_of(1, controls)?);
-        rules.insert(c::SYS_prctl, one_of(0, [c::PR_SET_NAME as u64, c::PR_GET_NAME as u64])?);
+        rules.insert(c::SYS_prctl, one_of(0, [c::PR_SET_NAME as u64, c::PR_GET_NAME as u64, c::PR_SET_VMA as u64])?);
+        // To itself, when it aborts.
+        rules.insert(c::SYS_tgkill, one_of(0, [std::process::id().into()])?);
+        // No new code.
+        let no_code = SeccompRule::new(vec![Condition::new(2, Dword, MaskedEq(c::PROT_EXEC as u64), 0)?])?;
+        rules.insert(c::SYS_mmap, vec![no_code.clone()]);
+        rules.insert(c::SYS_mprotect, vec![no_code]);
         // Threads, and no processes.
         let thread = c::CLONE_THREAD as u64;
         rules.insert(c::SYS_clone, vec![SeccompRule::new(vec![Condition::new(0, Qword, MaskedEq(thread), thread)?])?]);
@@ -162,6 +168,23 @@ use allowed::rules;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
+
+    /// What becomes of a process that enters and then runs a program: `Ok` with its end, or the error of exec.
+    fn run(sandbox: Sandbox) -> std::io::Result<std::process::ExitStatus> {
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new("true");
+        // SAFETY: the child of a fork does here what any process does; it has one thread, and the C library keeps malloc usable.
+        unsafe { command.pre_exec(move || enter(sandbox, false).map_err(std::io::Error::other)) };
+        command.status()
+    }
+
+    #[test]
+    fn it_holds() {
+        use std::os::unix::process::ExitStatusExt;
+        assert!(run(Sandbox::Off).unwrap().success());
+        assert_eq!(run(Sandbox::On).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+        assert_eq!(run(Sandbox::Kill).unwrap().signal(), Some(libc::SIGSYS));
+    }
 
     #[test]
     fn what_is_no_part_of_the_loop_is_refused() {
