@@ -46,11 +46,12 @@ impl Waiting {
             unsafe { rustix::io::close(others_end) };
             rustix::io::write(&tell, &[1])?;
             match rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut [0u8; 1]))? {
-                0 => Err(io::Error::other("the recording did not begin")),
+                // The recording did not begin.
+                0 => Err(io::ErrorKind::BrokenPipe.into()),
                 _ => Ok(()),
             }
         };
-        // SAFETY: between fork and exec only system calls are made; an error without a string in it allocates nothing.
+        // SAFETY: between fork and exec only system calls are made; an error of a kind alone allocates nothing.
         unsafe { command.pre_exec(wait) };
         // It returns only when the program runs, so that a thread has to wait for it. Its rights end with it.
         let spawning = std::thread::Builder::new().name("bpfrec-command".into()).spawn(move || command.spawn())?;

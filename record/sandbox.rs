@@ -113,6 +113,9 @@ mod allowed {
     const ENABLE_STATS: u64 = 32;
     const ITER_CREATE: u64 = 33;
     const LINK_DETACH: u64 = 34;
+    // asm-generic/ioctls.h.
+    const TERMINAL_GET: u64 = 0x5401;
+    const TERMINAL_SIZE: u64 = 0x5413;
     // linux/perf_event.h.
     const PERF_ENABLE: u64 = 0x2400;
     const PERF_DISABLE: u64 = 0x2401;
@@ -138,7 +141,7 @@ mod allowed {
             LINK_DETACH,
         ];
         commands.extend(BATCHES);
-        let mut controls = vec![PERF_ENABLE, PERF_DISABLE, c::TCGETS, c::TIOCGWINSZ];
+        let mut controls = vec![PERF_ENABLE, PERF_DISABLE, TERMINAL_GET, TERMINAL_SIZE];
         if attaches {
             // libbpf tries by small programs what the kernel has, when it attaches for the first time.
             commands.extend([LINK_CREATE, PROG_LOAD, BTF_LOAD, MAP_FREEZE]);

@@ -214,3 +214,27 @@ fn root_a_folder_of_others_is_no_place_for_segments() {
     bpfrec_ok(&["record", "-q", "-d", "2s", "--rotate-time", "500ms", "-o", segments.to_str().unwrap()]);
     bpfrec_ok(&["record", "-q", "-d", "2s", "--rights", "all", "--rotate-time", "500ms", "-o", folder]);
 }
+
+#[test]
+fn root_without_seccomp_one_line_says_so() {
+    use std::os::unix::process::CommandExt;
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let Some(_alone) = alone_as_root("no seccomp") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    // As a kernel without it, or a container whose own filter keeps others out.
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+    let machine = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new([(libc::SYS_seccomp, Vec::new())].into(), SeccompAction::Allow, missing, machine);
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    let mut command = Command::new(BPFREC);
+    command.args(["record", "-d", "1s", "-e", "sched", "-o"]).arg(&trace);
+    // SAFETY: the filter was made before; installing it makes two system calls.
+    unsafe { command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other)) };
+    let output = command.output().unwrap();
+    let (_, err) = texts(&output);
+    assert!(output.status.success(), "{err}");
+    assert_eq!(err.lines().filter(|line| line.contains("without a sandbox")).count(), 1, "{err}");
+    bpfrec_ok(&["verify", trace.to_str().unwrap()]);
+}
