@@ -14,7 +14,7 @@ pub struct Foreign {
 
 impl Foreign {
     /// Runs it in a mount namespace of its own, in a folder that only its owner may enter; `deleted`: program and library are
-    /// removed while they run. Each has a build id of its own, that of `name`.
+    /// removed while they run. Each has a build id of its own, of `name`.
     pub fn start(name: &str, deleted: bool) -> Foreign {
         let files = Scratch::new();
         let root = env!("CARGO_MANIFEST_DIR");
@@ -25,11 +25,13 @@ impl Foreign {
         )
         .unwrap();
         let delete = if deleted { "(sleep 0.3; rm /mnt/own/*) &" } else { "" };
-        let id = |part: u8| name.bytes().cycle().take(19).chain([part]).map(|b| format!("{b:02x}")).collect::<String>();
+        let id = |part: u8| {
+            std::iter::once(part).chain(name.bytes().cycle()).take(20).map(|b| format!("{b:02x}")).collect::<String>()
+        };
         let script = format!(
             "cc='cc -O1 -fno-omit-frame-pointer'; cd {files}
              $cc -shared -fPIC -DNAME=library_work -Wl,--build-id=0x{library} -o libown.so {root}/tests/load/library.c
-             $cc -DNAME=program_work -Wl,--build-id=0x{program} -o program main.c {root}/tests/load/library.c ./libown.so -Wl,-rpath,/mnt/own
+             $cc -DNAME=program_work -Wl,--build-id=0x{program} -o program main.c {root}/tests/load/library.c -L. -lown -Wl,-rpath,/mnt/own
              mount -t tmpfs tmpfs /mnt; mkdir -m 700 /mnt/own; cp program libown.so /mnt/own; chown -R 65534 /mnt/own; {delete}
              cd /; exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all /mnt/own/program",
             files = files.path("").display(),
