@@ -23,7 +23,7 @@ fn record_with(capabilities: &[String], trace: &Path) -> bool {
     let set = capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
     let mut command = Command::new("setpriv");
     command.arg(format!("--bounding-set={set}")).arg("--no-new-privs").args([BPFREC, "record", "-q", "-o"]);
-    let output = command.arg(trace).args(STRICT).args(["-d", "2s"]).output().unwrap();
+    let output = command.arg(trace).args(STRICT).args(["-d", "3s", "-F", "499"]).output().unwrap();
     output.status.success()
 }
 
