@@ -123,7 +123,7 @@ impl TableFile {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let mut properties = WriterProperties::builder()
             .set_created_by("bpfrec".into())
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS));
         for column in BY_DIFFERENCE {
             let path = ColumnPath::from(column);

@@ -171,7 +171,7 @@ static __always_inline void fill_short(struct offcpu_row *row, struct thread *t)
 
 static __always_inline void send_short(struct thread *t, struct task_struct *task, u64 ts_ns)
 {
-	struct offcpu_row *row = batch_room(sizeof(*row), SOURCE_OFFCPU);
+	struct offcpu_row *row = batch_room(sizeof(*row), BATCH_OFFCPU, SOURCE_OFFCPU);
 
 	if (!row)
 		return; /* tried again with the next one: the sum goes on */
@@ -203,7 +203,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	if (!t)
 		return;
 	if (t->off_ns && !is_old(t)) {
-		row = batch_room(sizeof(*row), SOURCE_OFFCPU);
+		row = batch_room(sizeof(*row), BATCH_OFFCPU, SOURCE_OFFCPU);
 		if (row)
 			fill_unseen(row, t, task, ts_ns);
 	}
@@ -257,7 +257,7 @@ static __always_inline void come(struct task_struct *task, u64 ts_ns)
 	}
 	place = mix(t->user_stack_id, t->prev_state);
 	stack_id = kernel_stack(t->kernel, place, task, ts_ns, &remembered);
-	row = batch_room(sizeof(*row), SOURCE_OFFCPU);
+	row = batch_room(sizeof(*row), BATCH_OFFCPU, SOURCE_OFFCPU);
 	if (row) {
 		fill_row(row, task, KIND_OFFCPU_WAIT, ts_ns);
 		fill_wait(row, t, off_ns, ts_ns);

@@ -18,7 +18,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	return 0;
 }
 
-static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target_cpu)
+static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 slot, u32 target_cpu)
 {
 	u64 cgroup_id = task_cgroup_id(task);
 	u32 pid = task->tgid;
@@ -28,7 +28,7 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 	if (is_shed(SOURCE_SCHED) || !wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
-	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	row = batch_room(sizeof(*row), slot, SOURCE_SCHED);
 	if (!row)
 		return 0;
 	row->ts_ns = ts_ns;
@@ -47,13 +47,13 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 target
 SEC("tp_btf/sched_wakeup")
 int BPF_PROG(sched_wakeup, struct task_struct *task)
 {
-	return wakeup(task, KIND_SCHED_WAKEUP, task_cpu(task));
+	return wakeup(task, KIND_SCHED_WAKEUP, BATCH_WAKEUP, task_cpu(task));
 }
 
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 {
-	return wakeup(task, KIND_SCHED_WAKEUP_NEW, task_cpu(task));
+	return wakeup(task, KIND_SCHED_WAKEUP_NEW, BATCH_SCHED, task_cpu(task));
 }
 
 SEC("tp_btf/sched_migrate_task")
@@ -67,7 +67,7 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	if (is_shed(SOURCE_SCHED) || !wanted(pid, cgroup_id))
 		return 0;
 	ts_ns = bpf_ktime_get_ns();
-	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	row = batch_room(sizeof(*row), BATCH_SCHED, SOURCE_SCHED);
 	if (!row)
 		return 0;
 	row->ts_ns = ts_ns;

@@ -28,7 +28,7 @@ static __always_inline void write_switch(bool preempt, struct task_struct *prev,
 	/* A switch counts when one of its sides does; the idle task never does. */
 	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
 		return;
-	row = batch_room(sizeof(*row), SOURCE_SCHED);
+	row = batch_room(sizeof(*row), BATCH_SWITCH, SOURCE_SCHED);
 	if (!row)
 		return;
 	row->ts_ns = ts_ns;

@@ -33,19 +33,19 @@ pub(crate) fn sources(kind: &Kind) -> Vec<Option<From>> {
 /// and nothing appended, when there are more.
 pub(crate) fn put_shift(
     field: usize,
-    values: impl ExactSizeIterator<Item = u64>,
+    mut values: impl ExactSizeIterator<Item = u64>,
     other: impl Iterator<Item = u64>,
     out: &mut Vec<u8>,
 ) -> bool {
     let most = values.len() / 16;
-    let mut exceptions = Vec::new();
     // The first row has none before it: it is one of them.
-    for (row, (value, before)) in values.zip(std::iter::once(None).chain(other.map(Some))).enumerate() {
-        if Some(value) != before {
+    let mut exceptions: Vec<_> = values.next().map(|first| (0, first)).into_iter().collect();
+    for (before, (value, other)) in values.zip(other).enumerate() {
+        if value != other {
             if exceptions.len() > most {
                 return false;
             }
-            exceptions.push((row, value));
+            exceptions.push((before + 1, value));
         }
     }
     out.push(column::SHIFT);
@@ -63,14 +63,17 @@ pub(crate) fn put_shift(
 /// Appends a column of `values` that follow from field `field`, of whose distinct values `rows` has the numbers, counted in the
 /// order of their first rows; false, and nothing appended, when they do not follow.
 pub(crate) fn put_mapped(field: usize, rows: &[u8], values: impl Iterator<Item = u64>, out: &mut Vec<u8>) -> bool {
-    let mut of: Vec<u64> = Vec::with_capacity(256);
+    let (mut of, mut known) = ([0u64; 256], 0);
     for (&number, value) in rows.iter().zip(values) {
-        match of.get(usize::from(number)) {
-            Some(known) if *known == value => {}
-            Some(_) => return false,
-            None => of.push(value),
+        let place = &mut of[usize::from(number)];
+        if usize::from(number) == known {
+            *place = value;
+            known += 1;
+        } else if *place != value {
+            return false;
         }
     }
+    let of = &of[..known];
     let Some(&first) = of.first() else { return false };
     if of.iter().all(|value| *value == first) {
         out.push(column::CONST);
@@ -79,7 +82,7 @@ pub(crate) fn put_mapped(field: usize, rows: &[u8], values: impl Iterator<Item =
     }
     out.push(column::MAPPED);
     put(out, field as u64);
-    of.into_iter().for_each(|value| put(out, value));
+    of.iter().for_each(|value| put(out, *value));
     true
 }
 

@@ -162,6 +162,22 @@ impl Table {
         }
     }
 
+    /// Adds the rows of a table of the same kind.
+    ///
+    /// # Panics
+    /// When it is of another kind: a mistake in the program, never in data.
+    pub fn append(&mut self, other: &Table) {
+        assert_eq!(self.kind, other.kind, "tables of two kinds");
+        for (column, more) in self.columns.iter_mut().zip(&other.columns) {
+            match (column, more) {
+                (Column::Int(c), Column::Int(more)) => c.extend_from_slice(more),
+                (Column::Text(c), Column::Text(more)) => (0..more.ends.len()).for_each(|row| c.push(more.get(row))),
+                (Column::List(c), Column::List(more)) => (0..more.ends.len()).for_each(|row| c.push(more.get(row))),
+                (column, more) => panic!("{more:?} to {column:?} of kind {}", self.kind),
+            }
+        }
+    }
+
     /// Reads rows that lie one after the other as in the C struct: what rings carry.
     pub fn from_rows(kind: &Kind, rows: &[u8]) -> Result<Self> {
         let size = kind.row_size as usize;

@@ -104,12 +104,12 @@ pub struct RecordArgs {
     pub command: Vec<OsString>,
 }
 
-/// Binaries whose symbols go into the file.
+/// Functions of binaries that go into the file.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Symbols {
-    /// Those that stacks hit.
+    /// Those in pages that stacks hit.
     Hit,
-    /// All that were mapped.
+    /// Those of all binaries that were mapped.
     All,
     /// None.
     None,

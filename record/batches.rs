@@ -8,9 +8,11 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 
 use crate::bpf::{Loaded, SharedMaps};
 
+/// Batches of a CPU.
+pub const SLOTS: u32 = 4;
 /// Where `struct batch` has the lengths of its halves, and where its rows begin.
 const LENGTHS: [usize; 2] = [8, 12];
-const ROWS: usize = 48;
+const ROWS: usize = 24;
 
 /// The batches of all CPUs.
 pub struct Batches {
@@ -28,22 +30,35 @@ impl Batches {
     /// Sends what `cpu` has to its ring. Of a CPU that went offline, where no program can run any more, the rows are
     /// returned: all halves in one.
     pub fn flush(&self, cpu: u32) -> Result<Vec<u8>> {
-        let batch = self.map.lookup(&cpu.to_ne_bytes(), MapFlags::ANY)?.context("a CPU has no batch")?;
-        let len = |half: usize| u32::from_ne_bytes(batch[LENGTHS[half]..][..4].try_into().unwrap_or_default()) as usize;
-        if len(0) + len(1) == 0 {
+        let slots = cpu * SLOTS..(cpu + 1) * SLOTS;
+        let held = slots.map(|slot| Ok((slot, self.batch(slot)?))).collect::<Result<Vec<_>>>()?;
+        if held.iter().all(|(_, batch)| rows(batch).iter().all(|rows| rows.is_empty())) {
             return Ok(Vec::new());
         }
         match run_on(&self.flush, cpu) {
             Ok(()) => Ok(Vec::new()),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                self.map.update(&cpu.to_ne_bytes(), &vec![0; batch.len()], MapFlags::ANY)?;
-                let half = (batch.len() - ROWS) / 2;
-                let rows = |i: usize| batch.get(ROWS + i * half..).and_then(|rows| rows.get(..len(i))).unwrap_or(&[]);
-                Ok([rows(0), rows(1)].concat())
+                for (slot, batch) in &held {
+                    self.map.update(&slot.to_ne_bytes(), &vec![0; batch.len()], MapFlags::ANY)?;
+                }
+                Ok(held.iter().flat_map(|(_, batch)| rows(batch)).flatten().copied().collect())
             }
             Err(error) => Err(error).with_context(|| format!("cannot flush CPU {cpu}")),
         }
     }
+
+    fn batch(&self, slot: u32) -> Result<Vec<u8>> {
+        self.map.lookup(&slot.to_ne_bytes(), MapFlags::ANY)?.context("a CPU has no batch")
+    }
+}
+
+/// Rows in the halves of a batch.
+fn rows(batch: &[u8]) -> [&[u8]; 2] {
+    let half = (batch.len() - ROWS) / 2;
+    [0, 1].map(|i| {
+        let len = u32::from_ne_bytes(batch[LENGTHS[i]..][..4].try_into().unwrap_or_default()) as usize;
+        batch.get(ROWS + i * half..).and_then(|rows| rows.get(..len)).unwrap_or(&[])
+    })
 }
 
 /// Runs a raw tracepoint program once on `cpu` (BPF_PROG_TEST_RUN, 1b4d60ec162f "bpf: Enable BPF_PROG_TEST_RUN for

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use bpfrec_format::reader::ReadAt;
 use bpfrec_format::{BlockType, Table, meta};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
@@ -76,6 +76,8 @@ pub struct Binary {
     pub missing: &'static str,
     /// About twice the frames of stacks that lie in it.
     pub hits: u64,
+    /// Pages of 4 KiB in the file that they lie in.
+    pub pages: FxHashSet<u64>,
     /// Segment of the trace that it stands in, and when it was last put there.
     segment: u32,
     tries: u8,
@@ -341,6 +343,7 @@ impl Binary {
             symbols: 0,
             missing: "",
             hits: 0,
+            pages: FxHashSet::default(),
             segment: 0,
             tries: TRIES,
         }

@@ -88,7 +88,7 @@ where
         } else if name == "copy_ring" {
             map.set_max_entries(config.copy_ring_bytes())?;
         } else if name == "batches" {
-            map.set_max_entries(possible)?;
+            map.set_max_entries(possible * crate::batches::SLOTS)?;
         } else if name == "thread_table" {
             map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
         } else if name == "rings" {

@@ -44,8 +44,10 @@ impl Hits {
         for ((pid, page), frames) in std::mem::take(&mut self.pages) {
             // A page may hold the end of one binary and the begin of another.
             for addr in [page << 12, page << 12 | 0xfff] {
-                for at in seen.images.at(pid, addr) {
-                    seen.binaries.list[at as usize].hits += u64::from(frames);
+                for (at, offset) in seen.images.at(pid, addr) {
+                    let binary = &mut seen.binaries.list[at as usize];
+                    binary.hits += u64::from(frames);
+                    binary.pages.insert(offset >> 12);
                 }
             }
         }
@@ -78,6 +80,7 @@ mod tests {
             hit.iter().map(|b| (b.hits, b.path.clone())).collect::<Vec<_>>(),
             [(4, own.into_os_string().into_encoded_bytes())]
         );
+        assert_eq!(hit[0].pages.len(), 1);
         // Its file is known by the mapping although another process has another file of that name.
         let mut other = Mapping { pid: u32::MAX, start: 0x1000, len: 0x1000, inode: 1, ..Mapping::default() };
         other.path = b"/proc/self/exe".to_vec();

@@ -18,6 +18,7 @@ const ROUNDS: u64 = 3;
 struct Range {
     start: u64,
     end: u64,
+    offset: u64,
     binary: Option<u32>,
     /// Round in which something else was mapped over it: its last stacks may come later.
     replaced: Option<u64>,
@@ -55,7 +56,8 @@ impl Images {
 
     /// A mapping, of a binary or of something else.
     pub fn map(&mut self, m: &Mapping, binary: Option<u32>) {
-        let new = Range { start: m.start, end: m.start.saturating_add(m.len), binary, replaced: None };
+        let new =
+            Range { start: m.start, end: m.start.saturating_add(m.len), offset: m.offset, binary, replaced: None };
         let round = self.round;
         let Some(image) = self.of(m.pid) else { return };
         let ranges = Arc::make_mut(&mut image.ranges);
@@ -112,11 +114,13 @@ impl Images {
         parent.into_iter().chain(same.map(|(pid, _)| *pid).take(FEW)).collect()
     }
 
-    /// The binaries that may lie at an address of a process: what is mapped there now, and what was a moment ago.
-    pub fn at(&self, pid: u32, addr: u64) -> impl Iterator<Item = u32> {
+    /// The binaries that may lie at an address of a process, with the offset in their files: what is mapped there now, and what
+    /// was a moment ago.
+    pub fn at(&self, pid: u32, addr: u64) -> impl Iterator<Item = (u32, u64)> {
         let image = self.processes.get(&pid);
         let ranges = image.into_iter().flat_map(|image| image.ranges.iter().chain(image.before.iter()));
-        ranges.filter(move |r| (r.start..r.end).contains(&addr)).filter_map(|r| r.binary)
+        let there = ranges.filter(move |r| (r.start..r.end).contains(&addr));
+        there.filter_map(move |r| Some((r.binary?, (addr - r.start).wrapping_add(r.offset))))
     }
 
     /// Forgets what ended some rounds ago. To be called after all stacks so far were looked up.
@@ -142,11 +146,12 @@ mod tests {
     #[test]
     fn forks_execs_and_ends() {
         let mut images = Images::default();
-        let at = |images: &Images, pid, addr| images.at(pid, addr).collect::<Vec<_>>();
+        let at = |images: &Images, pid, addr| images.at(pid, addr).map(|(binary, _)| binary).collect::<Vec<_>>();
         images.map(&mapping(1, 0x1000), Some(7));
         images.enter(1, 99);
         images.fork(2, 1, 10);
         assert_eq!(at(&images, 2, 0x1800), [7]);
+        assert_eq!(images.at(1, 0x1800).collect::<Vec<_>>(), [(7, 0x800)]);
         images.exec(2, 20);
         images.map(&mapping(2, 0x5000), Some(8));
         // A fork that is told too late changes nothing.

@@ -192,7 +192,10 @@ fn parse(text: &[u8]) -> Table {
         let mut fields = line.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
         let (Some(addr), Some([kind]), Some(name)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let addr = std::str::from_utf8(addr).ok().and_then(|a| u64::from_str_radix(a, 16).ok());
-        let Some(addr) = addr.filter(|_| matches!(kind, b't' | b'T' | b'w' | b'W')) else { continue };
+        // Before each function there may be room for a patch, under a name of its own: half of all names, and no code that runs
+        // (CONFIG_PREFIX_SYMBOLS).
+        let wanted = matches!(kind, b't' | b'T' | b'w' | b'W') && !name.starts_with(b"__pfx_");
+        let Some(addr) = addr.filter(|_| wanted) else { continue };
         let module = fields.next().unwrap_or_default();
         let module = module.strip_prefix(b"[").and_then(|m| m.strip_suffix(b"]")).unwrap_or(module);
         symbols.push((addr, *kind, name, module));
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn functions_only_by_address() {
-        let table = parse(b"0000000000000030 t b\t[mod]\n0000000000000010 T a\n0000000000000020 D data\nrubbish\n");
+        let table = parse(b"0000000000000030 t b\t[mod]\n0000000000000010 T a\n0000000000000020 D data\nrubbish\n000000000000002c t __pfx_b\t[mod]\n");
         assert_eq!(table.columns[0].ints(), [0x10, 0x30]);
         let (Text(names), Text(modules)) = (&table.columns[2], &table.columns[3]) else { panic!("text columns") };
         assert_eq!((names.get(0), names.get(1)), (&b"a"[..], &b"b"[..]));

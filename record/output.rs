@@ -6,15 +6,14 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 
-/// Writeback is begun, and the cache dropped one window behind, in steps of this size.
-const WINDOW: u64 = 4 << 20;
-/// Bytes of a file that stay in the page cache at most: a window on its way to the disk, and the one that fills.
-pub const PAGE_CACHE: u64 = 2 * WINDOW;
+use crate::disk::{Disk, OnDisk, WINDOW};
+
 /// Disk space that is reserved ahead, in steps of this size.
 const RESERVE: u64 = 4 << 20;
 /// Of the reserve, what INDEX and END may need.
@@ -32,7 +31,9 @@ pub enum Output {
 
 /// A file and how far its bytes are on their way to the disk.
 pub struct FileOutput {
-    file: File,
+    file: Arc<File>,
+    disk: Disk,
+    on_disk: Arc<OnDisk>,
     written: u64,
     windows: u64,
     reserved: Option<u64>,
@@ -42,7 +43,7 @@ pub struct FileOutput {
 }
 
 /// Creates `path`, mode 0600, never through a symbolic link and never over a file unless `force`.
-pub fn create(path: &Path, force: bool) -> Result<FileOutput> {
+pub fn create(path: &Path, force: bool, disk: &Disk) -> Result<FileOutput> {
     if force {
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => bail!("{} is a directory", path.display()),
@@ -58,7 +59,18 @@ pub fn create(path: &Path, force: bool) -> Result<FileOutput> {
         }
         other => other.with_context(|| format!("cannot create {}", path.display()))?,
     };
-    Ok(FileOutput { file, written: 0, windows: 0, reserved: Some(0), synced: Instant::now(), ending: false })
+    let file = Arc::new(file);
+    let (disk, on_disk) = (disk.clone(), disk.file(Arc::clone(&file)));
+    Ok(FileOutput {
+        file,
+        disk,
+        on_disk,
+        written: 0,
+        windows: 0,
+        reserved: Some(0),
+        synced: Instant::now(),
+        ending: false,
+    })
 }
 
 impl FileOutput {
@@ -83,43 +95,19 @@ impl FileOutput {
 
     fn write_behind(&mut self) -> io::Result<()> {
         while self.written >= (self.windows + 1) * WINDOW {
-            let start = self.windows * WINDOW;
-            sync_range(&self.file, start, WINDOW, false)?;
-            if let Some(before) = start.checked_sub(WINDOW) {
-                sync_range(&self.file, before, WINDOW, true)?;
-                let len = std::num::NonZeroU64::new(WINDOW);
-                let _ = fadvise(self.file.as_fd(), before, len, Advice::DontNeed);
-            }
+            self.disk.window(&self.on_disk, self.windows)?;
             self.windows += 1;
         }
-        if self.synced.elapsed() >= SYNC {
-            self.sync()?;
+        if self.synced.elapsed() >= SYNC && self.on_disk.is_idle() {
+            self.synced = Instant::now();
+            self.disk.sync(&self.on_disk)?;
         }
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.synced = Instant::now();
+        self.on_disk.wait(0)?;
         self.file.sync_data()
-    }
-}
-
-/// sync_file_range(2): begins writing a range back; waits for it with `wait`. Where it does not exist, nothing is lost
-/// but the bound on the page cache.
-fn sync_range(file: &File, start: u64, len: u64, wait: bool) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let mut flags = libc::SYNC_FILE_RANGE_WRITE;
-    if wait {
-        flags |= libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    }
-    // SAFETY: a plain system call on an open descriptor; no memory is passed.
-    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), start as i64, len as i64, flags) };
-    match result {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            e if matches!(e.raw_os_error(), Some(libc::EIO | libc::ENOSPC)) => Err(e),
-            _ => Ok(()),
-        },
     }
 }
 
@@ -133,7 +121,7 @@ impl Write for Output {
         match self {
             Output::File(f) => {
                 f.reserve(bytes.len() as u64)?;
-                f.file.write_all(bytes)?;
+                (&*f.file).write_all(bytes)?;
                 f.written += bytes.len() as u64;
                 f.write_behind()
             }
@@ -194,6 +182,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("bpfrec-output-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         let (file, link) = (dir.join("a.bpr"), dir.join("b.bpr"));
+        let disk = Disk::start().unwrap();
+        let create = |path: &Path, force| create(path, force, &disk);
         drop(create(&file, false).unwrap());
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert!(create(&file, false).unwrap_err_text().contains("--force"));

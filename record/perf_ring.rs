@@ -88,10 +88,12 @@ impl PerfRing {
 
     fn copy(&self, from: u64, to: &mut [u8]) {
         let len = PAGES * self.page;
-        for (i, byte) in to.iter_mut().enumerate() {
-            let at = self.page + (from as usize + i) % len;
-            // SAFETY: `at` lies within the mapping; the kernel does not write between tail and head.
-            *byte = unsafe { self.base.as_ptr().add(at).read() };
+        let at = from as usize % len;
+        let (one, two) = to.split_at_mut(to.len().min(len - at));
+        for (part, at) in [(one, at), (two, 0)] {
+            // SAFETY: the part lies within the mapping, for a record is far smaller than the ring; the kernel does not write
+            // between tail and head.
+            unsafe { self.base.as_ptr().add(self.page + at).copy_to_nonoverlapping(part.as_mut_ptr(), part.len()) };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Drains the rings: events into a chunk a CPU, stack definitions and task events into tables.
 
 use std::cell::RefCell;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Kind, Registry, Source, Table, meta};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{Timespec, epoll};
 
 use crate::batches::Batches;
 use crate::bpf::SharedMaps;
@@ -21,11 +21,11 @@ use crate::unwind::Unwound;
 /// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
 const CHUNK_BYTES: usize = 256 << 10;
 /// A chunk goes to the file at this age. With [`POLL`] before it and the write after it, a second is never reached.
-const CHUNK_AGE: Duration = Duration::from_millis(400);
+pub const CHUNK_AGE: Duration = Duration::from_millis(400);
 /// Time between two looks into the rings while they are far from full.
 pub const POLL: Duration = Duration::from_millis(200);
-/// The same on an idle machine. Twice this, for a look and the next one that finds the chunk old enough, stays below a second.
-pub const IDLE_POLL: Duration = Duration::from_millis(450);
+/// The same on an idle machine. All that is found then goes to the file at once, so that a second is never reached.
+pub const IDLE_POLL: Duration = Duration::from_millis(800);
 /// Events at a look below which a machine is idle.
 const IDLE: u64 = 1024;
 
@@ -69,7 +69,14 @@ impl Cpu {
     }
 }
 
-/// Kind, size and time of a row: the head that all events have in common.
+/// Rows of one kind.
+struct Rows<'a> {
+    bytes: &'a [u8],
+    size: usize,
+    count: usize,
+}
+
+/// Time and kind of a row: the head that all events have in common.
 fn head(row: &[u8]) -> Option<(u64, u16)> {
     let ts = u64::from_ne_bytes(row.get(..8)?.try_into().ok()?);
     Some((ts, u16::from_ne_bytes(row.get(8..10)?.try_into().ok()?)))
@@ -84,36 +91,42 @@ impl Drained {
     /// Takes in the rows of a record: one, or many from a batch. Returns the bytes of those that are there as a whole.
     pub fn events(&mut self, slot: usize, record: &[u8]) -> usize {
         let mut left = record;
-        while let Some((ts, kind)) = head(left) {
-            let Some((source, row, rest)) = self.split(kind, left) else { break };
-            self.event(slot, ts, kind, source, row);
+        while let Some((kind, source, rows, rest)) = self.run(left) {
+            self.rows(slot, kind, source, rows);
             left = rest;
         }
         record.len() - left.len()
     }
 
-    /// The source of a row of `kind`, its bytes, and those after it.
-    fn split<'a>(&self, kind: u16, record: &'a [u8]) -> Option<(u16, &'a [u8], &'a [u8])> {
+    /// The rows of one kind that a record begins with: kind, source, their bytes, and what comes after them.
+    fn run<'a>(&self, record: &'a [u8]) -> Option<(u16, u16, Rows<'a>, &'a [u8])> {
+        let (_, kind) = head(record)?;
         let (source, size) = (*self.shapes.get(usize::from(kind))?)?;
-        let (row, rest) = record.split_at_checked(size.into())?;
-        Some((source, row, rest))
+        let size = usize::from(size);
+        let same = |row: &&[u8]| head(row).is_some_and(|(_, of)| of == kind);
+        let count = record.chunks_exact(size).take_while(same).count();
+        let (bytes, rest) = record.split_at(count * size);
+        (count > 0).then_some((kind, source, Rows { bytes, size, count }, rest))
     }
 
-    fn event(&mut self, slot: usize, ts: u64, kind: u16, source: u16, row: &[u8]) {
-        self.kept[usize::from(source) & 15] += 1;
+    /// Takes in rows of one kind that a CPU wrote one after the other.
+    fn rows(&mut self, slot: usize, kind: u16, source: u16, rows: Rows<'_>) {
+        self.kept[usize::from(source) & 15] += rows.count as u64;
         let cpu = &mut self.cpus[slot];
         let chunk = &mut cpu.chunk;
         if cpu.bytes == 0 {
             cpu.since = Instant::now();
-            (chunk.ts_min_ns, chunk.ts_max_ns) = (ts, ts);
+            (chunk.ts_min_ns, chunk.ts_max_ns) = (u64::MAX, 0);
         }
-        chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
-        chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
+        for ts in rows.bytes.chunks_exact(rows.size).filter_map(|row| Some(head(row)?.0)) {
+            chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
+            chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
+        }
         match chunk.rows.iter_mut().find(|(k, _)| *k == kind) {
-            Some((_, rows)) => rows.extend_from_slice(row),
-            None => chunk.rows.push((kind, row.to_vec())),
+            Some((_, of)) => of.extend_from_slice(rows.bytes),
+            None => chunk.rows.push((kind, rows.bytes.to_vec())),
         }
-        cpu.bytes += row.len();
+        cpu.bytes += rows.bytes.len();
         if cpu.bytes >= CHUNK_BYTES {
             let chunk = cpu.take();
             self.full.push(chunk);
@@ -222,8 +235,14 @@ pub struct Rings {
     events: Vec<RingBuffer<'static>>,
     cpus: Vec<u32>,
     batches: Option<Batches>,
+    /// When the batches were last flushed.
+    flushed: Instant,
+    /// Tells, once for each time, that a ring is filling up.
+    filling: OwnedFd,
     /// Events that had been kept when it last waited.
     looked: u64,
+    /// It last waited as on an idle machine.
+    pub idle: bool,
     definitions: RingBuffer<'static>,
     /// Copies of user stacks, where they are asked for.
     copies: Option<RingBuffer<'static>>,
@@ -284,8 +303,27 @@ impl Rings {
             })?;
             copies = Some(builder.build().context("cannot map the ring of stack copies")?);
         }
+        let filling = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        // Edge-triggered: otherwise the few events that come while a ring is drained would wake us again at once.
+        let when = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        let copy_ring = shared.get("copy_ring").ok().map(AsFd::as_fd);
+        for ring in shared.rings.iter().map(|(_, ring)| ring.as_fd()).chain(copy_ring) {
+            epoll::add(&filling, ring, epoll::EventData::new_u64(0), when).context("epoll")?;
+        }
         let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
-        Ok(Rings { events, cpus, batches: None, looked: 0, definitions, copies, drained })
+        let flushed = Instant::now();
+        Ok(Rings {
+            events,
+            cpus,
+            batches: None,
+            flushed,
+            filling,
+            looked: 0,
+            idle: false,
+            definitions,
+            copies,
+            drained,
+        })
     }
 
     /// From now on what lies in `batches` is drained too.
@@ -296,22 +334,21 @@ impl Rings {
     /// Sleeps until it is time to look, `at_most` so long, or until a ring is filling up.
     pub fn wait(&mut self, at_most: Duration) {
         let kept = self.drained.borrow().kept.iter().sum();
-        let idle = kept - std::mem::replace(&mut self.looked, kept) < IDLE;
-        let pause = if idle { IDLE_POLL } else { POLL };
-        // SAFETY: the descriptors belong to the ring buffers, which live as long as `self`.
-        let borrow = |r: &RingBuffer<'_>| unsafe { BorrowedFd::borrow_raw(r.epoll_fd()) };
-        let fds: Vec<_> = self.events.iter().chain(&self.copies).map(borrow).collect();
-        let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        self.idle = kept - std::mem::replace(&mut self.looked, kept) < IDLE;
+        let pause = if self.idle { IDLE_POLL } else { POLL };
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
         let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(pause).as_nanos() as _ };
         // An interrupted wait is a wait that ended: the loop looks at its flags anyway.
-        let _ = poll(&mut polled, Some(&timeout));
+        let _ = epoll::wait(&self.filling, &mut events, Some(&timeout));
     }
 
     /// Takes what is in the rings, at most [`BATCH`] events of each: however fast they come, this returns. Definitions
-    /// come second: what an event refers to was sent before it.
-    pub fn drain(&self) -> Result<()> {
-        for (slot, cpu) in self.cpus.iter().enumerate() {
-            if let Some(batches) = &self.batches {
+    /// come second: what an event refers to was sent before it. Batches are flushed when it is time to, or with `all`: a
+    /// ring that is filling up needs no more.
+    pub fn drain(&mut self, all: bool) -> Result<()> {
+        if let Some(batches) = self.batches.as_ref().filter(|_| all || self.flushed.elapsed() >= POLL) {
+            self.flushed = Instant::now();
+            for (slot, cpu) in self.cpus.iter().enumerate() {
                 let rows = batches.flush(*cpu)?;
                 self.drained.borrow_mut().events(slot, &rows);
             }

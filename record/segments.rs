@@ -12,6 +12,8 @@ use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Block, BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
 
+use crate::disk::Disk;
+use crate::held::Held;
 use crate::output::{self, Output};
 use crate::stacks::Stacks;
 use crate::steps::thread_ns;
@@ -32,6 +34,8 @@ pub struct Segments {
     stacks: Stacks,
     compressor: Compressor,
     packer: Packer,
+    held: Held,
+    disk: Disk,
 }
 
 impl Segments {
@@ -50,6 +54,8 @@ impl Segments {
             stacks: Stacks::default(),
             compressor: Compressor::new(LEVEL)?,
             packer: Packer::default(),
+            held: Held::default(),
+            disk: Disk::start()?,
         };
         segments.begin()?;
         Ok(segments)
@@ -62,11 +68,11 @@ impl Segments {
 
     fn begin(&mut self) -> Result<()> {
         let out = if self.plan.rotates {
-            Output::File(output::create(&self.segment_path(true), false)?)
+            Output::File(output::create(&self.segment_path(true), false, &self.disk)?)
         } else if self.plan.path == Path::new("-") {
             Output::Stdout(io::stdout(), 0)
         } else {
-            Output::File(output::create(&self.plan.path, self.plan.force)?)
+            Output::File(output::create(&self.plan.path, self.plan.force, &self.disk)?)
         };
         let ids = SegmentIds { trace_id: self.plan.trace_id, segment: self.number, first_seq: self.next_seq };
         let mut items = self.plan.items.clone();
@@ -107,6 +113,10 @@ impl Segments {
                 if block_type == BlockType::Stacks {
                     tables.iter().for_each(|t| self.stacks.define(t));
                 }
+                if Held::takes(block_type) {
+                    self.held.add(block_type, tables);
+                    return if self.held.is_full() { self.release() } else { Ok(()) };
+                }
                 // Losses of what events refer to are no lost events.
                 let of_events = |t: &Table| {
                     let rows = t.columns[4].ints().iter().zip(t.columns[5].ints());
@@ -118,6 +128,7 @@ impl Segments {
                 writer.write_tables(block_type, &tables.iter().collect::<Vec<_>>())?;
                 Ok(())
             }
+            Message::Release => self.release(),
             Message::Block(block) => Ok(self.writer()?.write(block)?),
             Message::Checkpoint(tables) => Ok(self.writer()?.checkpoint(&tables.iter().collect::<Vec<_>>())?),
             Message::Rotate(snapshot) => self.rotate(&snapshot),
@@ -126,6 +137,16 @@ impl Segments {
                 self.remove_oldest()
             }
         }
+    }
+
+    /// Writes the tables that waited.
+    fn release(&mut self) -> Result<()> {
+        for (block_type, tables) in self.held.take() {
+            let tables: Vec<_> = tables.iter().collect();
+            let block = Block::of_tables(block_type, &tables, Some(&mut self.compressor))?;
+            self.writer()?.write(block)?;
+        }
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut SegmentWriter<Output>> {
@@ -156,6 +177,9 @@ impl Segments {
 
     fn end(&mut self, reason: EndReason) -> Result<()> {
         self.progress.undefined_stacks.store(self.stacks.undefined(), Ordering::Relaxed);
+        if self.current.is_some() {
+            self.release()?;
+        }
         let Some(mut writer) = self.current.take() else { return Ok(()) };
         if self.stacks.undefined() > 0 {
             let now = crate::clock::mono_ns();

@@ -1,5 +1,6 @@
 //! One recording: open, load, attach, drain, finish.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use crate::bpf::{Loaded, SharedMaps};
 use crate::bpf_time::BpfTime;
 use crate::command::Running;
 use crate::finish::LAST_CALL;
+use crate::held::Held;
 use crate::hits::Hits;
 use crate::jit::Jit;
 use crate::processes::Mapping;
-use crate::rings::{IDLE_POLL, POLL, Rings};
+use crate::rings::{CHUNK_AGE, IDLE_POLL, POLL, Rings};
 use crate::rotation::Rotation;
 use crate::seen::Shared;
 use crate::shedding::{Budget, FIRST_LOOK};
@@ -117,6 +119,8 @@ pub(crate) struct Session {
     /// Number of the segment, as the BPF programs know it.
     pub epoch: u32,
     pub wakeups: u64,
+    /// Since when the writer keeps tables back.
+    pub held: Cell<Option<Instant>>,
     /// Events that the writer could not take.
     pub unsent: u64,
 }
@@ -124,6 +128,9 @@ pub(crate) struct Session {
 impl Session {
     /// Returns whether the message was taken.
     pub fn send(&self, message: Message) -> bool {
+        if matches!(message, Message::Tables(of, _) if Held::takes(of)) {
+            self.held.set(self.held.get().or_else(|| Some(Instant::now())));
+        }
         let late = || self.stopped.is_some_and(|at| at.elapsed() > LAST_CALL);
         self.writer.send(message, &late).is_ok()
     }
@@ -189,7 +196,7 @@ impl Session {
 
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
     pub fn drain(&mut self, all: bool) -> Result<()> {
-        self.rings.drain()?;
+        self.rings.drain(all)?;
         // The thread that holds the lock is reading the same records; what it finds goes out the next time.
         let patience = if all { LOCK } else { Duration::ZERO };
         let changes = self.seen.lock_within(patience).map(|mut seen| {
@@ -218,7 +225,7 @@ impl Session {
         }
         let (chunks, stacks, tasks) = {
             let mut drained = self.rings.drained.borrow_mut();
-            (drained.take_chunks(all), drained.take_stacks(), drained.take_tasks()?)
+            (drained.take_chunks(all || self.rings.idle), drained.take_stacks(), drained.take_tasks()?)
         };
         for block_type in [BlockType::Tasks, BlockType::Cgroups] {
             let is = |t: &&Table| self.registry.get(t.kind).is_some_and(|k| k.block_type() == block_type);
@@ -245,6 +252,10 @@ impl Session {
         }
         for table in compiled {
             self.send(Message::Tables(BlockType::JitSymbols, vec![table]));
+        }
+        if self.held.get().is_some_and(|since| all || self.rings.idle || since.elapsed() >= CHUNK_AGE) {
+            self.held.set(None);
+            self.send(Message::Release);
         }
         Ok(())
     }

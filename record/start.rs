@@ -1,5 +1,6 @@
 //! The beginning of a recording: load, watch, take stock, attach, open the file. In this order nothing falls in between.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -147,7 +148,7 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
-        items.push(("page_cache_bytes".into(), crate::output::PAGE_CACHE.to_string()));
+        items.push(("page_cache_bytes".into(), crate::disk::PAGE_CACHE.to_string()));
         items.extend(args.budget_items());
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
@@ -220,6 +221,7 @@ impl Session {
             stopped: None,
             epoch: 0,
             wakeups: 0,
+            held: Cell::new(None),
             unsent: 0,
         };
         for (block_type, table) in first {

@@ -13,7 +13,8 @@ use bpfrec_format::{Block, BlockType, Table};
 
 use crate::args::Symbols;
 use crate::binaries::{Binary, Rows, missing};
-use crate::elf::{self, SymbolTable};
+use crate::chosen::Chosen;
+use crate::elf::{self, Segment, SymbolTable};
 use crate::session::Session;
 use crate::writer::Message;
 
@@ -65,9 +66,9 @@ struct Function {
     len: u64,
 }
 
-/// Writes the functions of one binary, as blocks through `send`, and notes in `b` how many there are or why not. Returns
-/// false when no more can be written.
-pub fn write(b: &mut Binary, limits: &mut Limits<'_>, send: &dyn Fn(Block) -> bool) -> bool {
+/// Writes the functions of one binary, `all` or those in pages that were hit, as blocks through `send`, and notes in `b` how
+/// many there are or why not. Returns false when no more can be written.
+pub fn write(b: &mut Binary, all: bool, limits: &mut Limits<'_>, send: &dyn Fn(Block) -> bool) -> bool {
     let file = match b.reader() {
         Ok(file) => file,
         Err(why) => {
@@ -75,11 +76,14 @@ pub fn write(b: &mut Binary, limits: &mut Limits<'_>, send: &dyn Fn(Block) -> bo
             return true;
         }
     };
-    let mut work = Work { id: b.id, written: 0, limits, send };
+    let mut pages: Vec<_> = b.pages.iter().copied().collect();
+    pages.sort_unstable();
+    let pages = (!all).then_some(&pages[..]);
+    let mut work = Work { id: b.id, pages, written: 0, full: false, limits, send };
     let result = work.binary(&*file);
     b.symbols = work.written;
     b.missing = match result {
-        Ok(()) if b.symbols == 0 => missing::STRIPPED,
+        Ok(()) if !work.full && work.written == 0 => missing::STRIPPED,
         Ok(()) => "",
         Err(End::Budget) => missing::BUDGET,
         Err(End::Stopped | End::Closed) => missing::STOPPED,
@@ -90,7 +94,10 @@ pub fn write(b: &mut Binary, limits: &mut Limits<'_>, send: &dyn Fn(Block) -> bo
 
 struct Work<'a, 'b> {
     id: u64,
+    pages: Option<&'a [u64]>,
     written: u32,
+    /// It has a table of all functions, not only of exported ones.
+    full: bool,
     limits: &'a mut Limits<'b>,
     send: &'a dyn Fn(Block) -> bool,
 }
@@ -99,29 +106,33 @@ impl Work<'_, '_> {
     fn binary(&mut self, file: &dyn ReadAt) -> Result<(), End> {
         // Read anew: where the tables are is not worth remembering for all binaries.
         let Some(layout) = elf::layout(file) else { return Err(End::Io) };
+        let segments = &layout.segments;
         if let Some(table) = layout.symtab {
-            self.table(file, table, symbol_source::SYMTAB)?;
+            self.table(file, table, segments, symbol_source::SYMTAB)?;
         }
-        if self.written > 0 {
+        if self.full {
             return Ok(());
         }
         if let Some((offset, len)) = layout.debug_data {
             let unpacked = unpack(file, offset, len)?;
             if let Some(table) = elf::layout(&unpacked).and_then(|l| l.symtab) {
-                self.table(&unpacked, table, symbol_source::GNU_DEBUGDATA)?;
+                self.table(&unpacked, table, segments, symbol_source::GNU_DEBUGDATA)?;
             }
         }
         match layout.dynsym {
-            Some(table) => self.table(file, table, symbol_source::DYNSYM),
+            Some(table) => self.table(file, table, segments, symbol_source::DYNSYM),
             None => Ok(()),
         }
     }
 
-    fn table(&mut self, file: &dyn ReadAt, table: SymbolTable, source: u64) -> Result<(), End> {
-        let mut batch = Vec::with_capacity(BATCH);
+    /// Functions of a table in `file`, which lie in the binary where its `segments` say.
+    fn table(&mut self, file: &dyn ReadAt, table: SymbolTable, segments: &[Segment], source: u64) -> Result<(), End> {
+        let chosen = Chosen::new(self.pages, segments, file, &table, source)?;
+        let mut batch = Vec::new();
         let mut result = Ok(());
         table.functions(file, |name, addr, len| {
-            batch.push(Function { name, addr, len });
+            self.full |= source != symbol_source::DYNSYM;
+            batch.extend(chosen.length(addr, len).map(|len| Function { name, addr, len }));
             if batch.len() == BATCH {
                 result = self.batch(file, &table, &mut batch, source);
             }
@@ -253,7 +264,7 @@ impl Session {
         for i in chosen {
             let b = &mut list[i];
             if open {
-                open = write(b, &mut limits, &send);
+                open = write(b, all, &mut limits, &send);
             } else {
                 b.missing = missing::STOPPED;
             }

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -12,8 +12,10 @@ use crate::modules::Modules;
 use crate::seen::Shared;
 
 /// Longest pause after records with nothing new: processes that start by the thousand, all of the same few programs,
-/// wake us 250 times a second and not thousands of times.
-const LONGEST_PAUSE: Duration = Duration::from_millis(4);
+/// wake us 60 times a second and not thousands of times.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// After such a time without records the next one is looked at at once.
+const QUIET: Duration = Duration::from_millis(50);
 /// The first such pause.
 const FIRST_PAUSE: Duration = Duration::from_micros(250);
 /// Mark of the descriptor that ends the thread.
@@ -67,7 +69,12 @@ fn watch(epoll: &OwnedFd, seen: &Shared) {
     let mut pause = Duration::ZERO;
     loop {
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
-        match epoll::wait(epoll, &mut events, None) {
+        let before = Instant::now();
+        let woken = epoll::wait(epoll, &mut events, None);
+        if before.elapsed() >= QUIET {
+            pause = Duration::ZERO;
+        }
+        match woken {
             Ok(count) if events[..count].iter().any(|e| e.data.u64() == STOP) => return,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,

@@ -21,6 +21,8 @@ pub enum Message {
     Chunk(Chunk),
     /// Tables for blocks of one type.
     Tables(BlockType, Vec<Table>),
+    /// Tables that were kept back for others to join them are to be written.
+    Release,
     /// A block that is ready.
     Block(Block),
     /// Totals.

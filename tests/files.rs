@@ -241,6 +241,27 @@ fn recover_makes_a_whole_trace() {
     assert_eq!(run(&["verify"], &new).0, 0, "the old file is still there");
 }
 
+#[cfg(feature = "analyze")]
+#[test]
+fn a_report_replaces_a_file_only_by_force() {
+    let dir = Dir::new("report");
+    let (trace, page) = (dir.trace("trace"), dir.file("mine.html", b"mine"));
+    for (args, file) in [(&["report", "html", "-o"][..], &page), (&["report", "profile", "--svg"], &page)] {
+        let of = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_bpfrec"));
+            let output = command.args(args).arg(file).args(more).arg(&trace).output().unwrap();
+            (output.status.code(), text(&output.stderr))
+        };
+        let (code, error) = of(&[]);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains("mine.html exists") && error.contains("--force"), "{error}");
+        assert_eq!(fs::read(file).unwrap(), b"mine");
+        let (_, error) = of(&["--force"]);
+        assert_ne!(fs::read(file).unwrap(), b"mine", "{error}");
+        fs::write(file, b"mine").unwrap();
+    }
+}
+
 #[test]
 fn recover_of_a_directory() {
     let dir = Dir::new("recover-dir");

@@ -19,6 +19,14 @@ pub fn may_write(trace: &Path, output: &Path, force: bool) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Writes a result to `path`: a new file, with `force` also over an old one, or what is no file, as a pipe.
+pub fn put(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
+    if fs::metadata(path).is_ok_and(|m| m.is_file()) && !force {
+        bail!("{} exists: name another file, or give --force to replace it", path.display());
+    }
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Name of a finished segment.
 pub fn file_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -80,4 +88,21 @@ fn create(path: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_only_by_force() {
+        let path = std::env::temp_dir().join(format!("bpfrec-put-{}", std::process::id()));
+        put(&path, b"one", false).unwrap();
+        assert!(put(&path, b"two", false).unwrap_err().to_string().contains("--force"));
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        put(&path, b"two", true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        fs::remove_file(&path).unwrap();
+        put(Path::new("/dev/null"), b"x", false).unwrap();
+    }
 }

@@ -10,6 +10,7 @@ use bpfrec_format::Trace;
 use clap::ValueEnum;
 
 use super::analyze::{open, with_threads};
+use super::beside;
 use super::names::FrameArgs;
 use super::progress::{Of, Progress};
 use super::terminal::Screen;
@@ -41,6 +42,9 @@ pub struct DiffArgs {
     /// Also write everything as one page to look at
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
     /// Rows of each table in the text
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -106,9 +110,7 @@ impl DiffArgs {
 pub fn run(args: DiffArgs, screen: Screen) -> Result<u8> {
     with_threads(args.threads, || {
         let diff = args.compare()?;
-        let write = |path: &Path, bytes: Vec<u8>| {
-            std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
-        };
+        let write = |path: &Path, bytes: Vec<u8>| beside::put(path, &bytes, args.force);
         for (path, stacks, source) in
             [(&args.svg, Stacks::Cpu, "profile"), (&args.offcpu_svg, Stacks::OffCpu, "offcpu")]
         {

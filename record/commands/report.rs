@@ -11,6 +11,7 @@ use bpfrec_analyze::{Filter, Meta};
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, value_parser};
 
 use super::analyze::{open, with_threads};
+use super::beside;
 use super::names::FrameArgs;
 use super::progress::{Of, Progress};
 use super::terminal::Screen;
@@ -28,6 +29,7 @@ pub struct ReportArgs {
     json: bool,
     names: FrameArgs,
     threads: Option<usize>,
+    force: bool,
 }
 
 fn subcommand(kind: &ReportKind) -> Command {
@@ -58,6 +60,12 @@ fn subcommand(kind: &ReportKind) -> Command {
         .arg(option("cgroup", "PATH", "Only this cgroup and those below, or a container by its id").short('c'))
         .arg(option("threads", "N", "Threads (all CPUs)").value_parser(value_parser!(usize)))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"));
+    let command = match kind.flags.iter().any(|flag| flag.value == Some("FILE")) {
+        true => {
+            command.arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Replace a file that exists"))
+        }
+        false => command,
+    };
     // Flags that come with a struct bring its description along.
     let command = FrameArgs::augment_args(command).about(kind.about);
     match examples::of(kind.name) {
@@ -93,6 +101,7 @@ impl clap::FromArgMatches for ReportArgs {
             json: matches.get_flag("json"),
             names: FrameArgs::from_arg_matches(matches)?,
             threads: matches.get_one("threads").copied(),
+            force: matches.try_get_one::<bool>("force").ok().flatten().is_some_and(|force| *force),
         })
     }
 
@@ -141,7 +150,7 @@ pub fn run(mut args: ReportArgs, screen: Screen) -> Result<u8> {
         Ok(outcome)
     })??;
     for (path, bytes) in &outcome.files {
-        std::fs::write(path, bytes).with_context(|| format!("cannot write {path}"))?;
+        beside::put(path.as_ref(), bytes, args.force)?;
     }
     let mut out = std::io::stdout().lock();
     let shown = if args.json || outcome.is_for_programs {
