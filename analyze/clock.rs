@@ -60,6 +60,9 @@ mod tests {
         assert_eq!(clock.unix_ns(100), 1100);
         assert_eq!(clock.unix_ns(150), 1155);
         assert_eq!(clock.unix_ns(300), 1310);
+        // Set forward by 1000 between two rows that stand close together: exact on both sides.
+        let set = Clock { rows: vec![(0, 0, 1000), (400, 400, 1400), (410, 410, 2410), (900, 900, 2900)] };
+        assert_eq!((set.unix_ns(200), set.unix_ns(600)), (1200, 2600));
         assert_eq!(Clock::default().unix_ns(7), 7);
         assert_eq!(Clock { rows: vec![(0, 0, i64::MAX)] }.unix_ns(u64::MAX), i64::MAX);
     }

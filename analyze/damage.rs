@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bpfrec_format::{BlockRef, BlockType, Trace};
+use bpfrec_format::trace::missing_before;
+use bpfrec_format::{BlockHeader, BlockRef, BlockType, Trace};
 
 use crate::losses::Spans;
 
@@ -94,23 +95,24 @@ impl Damage {
 
     /// Where block numbers are missing, events between the blocks around the gap may be missing.
     fn gaps(&mut self, trace: &Trace) {
-        let mut before: Option<BlockRef> = None;
+        let mut before: Option<BlockHeader> = None;
+        // Begin of the last block of events.
+        let mut events_ns = 0;
         let mut open: Option<(u64, u64)> = None;
         for (_, block) in trace.blocks() {
             let h = &block.header;
-            let missing = before.map_or(0, |b| h.seq.saturating_sub(b.header.seq.saturating_add(1)));
+            let missing = missing_before(before.as_ref(), h);
             if missing > 0 {
-                let (_, blocks) = open.get_or_insert((before.map_or(0, |b| b.header.ts_min_ns), 0));
-                *blocks += missing;
+                let (_, blocks) = open.get_or_insert((events_ns, 0));
+                *blocks = blocks.saturating_add(missing);
             }
             if h.block_type == BlockType::Events as u8 {
                 if let Some((from, blocks)) = open.take() {
                     self.gap(from, h.ts_max_ns, blocks);
                 }
-                before = Some(*block);
-            } else if let Some(b) = &mut before {
-                b.header.seq = h.seq;
+                events_ns = h.ts_min_ns;
             }
+            before = Some(*h);
         }
         if let Some((from, blocks)) = open {
             self.gap(from, u64::MAX, blocks);

@@ -29,6 +29,11 @@ impl Loss {
     pub fn is_of_events(&self) -> bool {
         reason::loses_events(self.reason)
     }
+
+    /// Whether they may be of any source: a block that `recover` left out cannot be asked, nor can what `redact` did not understand.
+    pub fn is_of_any_source(&self) -> bool {
+        matches!(self.reason, reason::DAMAGED | reason::NOT_UNDERSTOOD)
+    }
 }
 
 /// All losses of a trace.
@@ -78,6 +83,13 @@ impl Losses {
         }
     }
 
+    /// Events that were lost and may be of any source, in all or in the spans that touch `window`.
+    pub fn of_any_source(&self, window: Option<(u64, u64)>) -> u64 {
+        let (from, to) = window.unwrap_or((0, u64::MAX));
+        let mine = self.rows.iter().filter(|l| l.is_of_any_source() && l.from_ns <= to && l.to_ns >= from);
+        sum(mine.map(|l| l.lost))
+    }
+
     /// What is missing of `source` although its events are there, as stacks and mappings: how much, by reason.
     pub fn incomplete(&self, source: Source, window: Option<(u64, u64)>) -> BTreeMap<u64, u64> {
         let mut by_reason = BTreeMap::new();
@@ -96,9 +108,10 @@ impl Losses {
         sum(sources.into_iter().map(|source| self.of_number(source, None)))
     }
 
-    /// Spans in which events of `source` were lost, or not recorded.
+    /// Spans in which events of `source` were lost, or may have been, or were not recorded.
     pub(crate) fn spans(&self, source: Source) -> Spans {
-        let mine = self.rows.iter().filter(|l| l.source == source as u16 && l.is_of_events() && l.lost > 0);
+        let mine = self.rows.iter().filter(|l| l.source == source as u16 && l.is_of_events() || l.is_of_any_source());
+        let mine = mine.filter(|l| l.lost > 0);
         let mut spans = self.unseen.get(&(source as u16)).cloned().unwrap_or_default();
         mine.for_each(|l| spans.add(l.from_ns, l.to_ns));
         spans

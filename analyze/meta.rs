@@ -118,7 +118,7 @@ impl Meta {
             }
             match BlockType::from_number(h.block_type) {
                 Some(BlockType::Events) => meta.events += u64::from(h.rows),
-                Some(BlockType::Header | BlockType::Schema | BlockType::Index | BlockType::End) => {}
+                // HEADER and SCHEMA were read when the segment was opened: here it is told when they are damaged.
                 Some(_) => wanted.push((segment, *block)),
                 None => meta.damage.unknown_blocks += 1,
             }

@@ -144,9 +144,20 @@ impl Context<'_> {
         self.meta.sheds.of(&recorded, self.filter.window()).collect()
     }
 
-    /// Events of the sources that were lost, in the part that was asked for.
+    /// Events that could be read, of all sources.
+    pub(crate) fn events(&self) -> u64 {
+        self.meta.events.saturating_sub(self.reading.damage.events)
+    }
+
+    /// Events that were lost or are in damaged blocks, of all sources.
+    pub(crate) fn all_lost(&self) -> u64 {
+        self.meta.losses.all().saturating_add(self.reading.damage.events)
+    }
+
+    /// Events of the sources that were lost, in the part that was asked for, and those that may be of them.
     pub fn lost(&self, sources: &[Source]) -> u64 {
-        sources.iter().map(|s| self.meta.losses.of(*s, self.filter.window())).fold(0, u64::saturating_add)
+        let (losses, window) = (&self.meta.losses, self.filter.window());
+        sources.iter().map(|s| losses.of(*s, window)).fold(losses.of_any_source(window), u64::saturating_add)
     }
 }
 
@@ -275,9 +286,25 @@ pub(crate) fn json_of(kind: &ReportKind, report: &dyn Report, context: &Context<
         if !shed.is_empty() {
             all.insert("shed".into(), shed.iter().map(|s| s.json(context.meta.start_ns)).collect());
         }
-        all.insert("damaged_blocks".into(), context.reading.damage.blocks.into());
+        let damage = &context.reading.damage;
+        all.insert("damaged_blocks".into(), damage.blocks.into());
+        if damage.any() {
+            all.insert("damage".into(), damage_json(damage));
+        }
     }
     all
+}
+
+/// The counts of [`damage_note`].
+fn damage_json(damage: &Damage) -> Value {
+    json!({
+        "blocks": damage.blocks,
+        "events": damage.events,
+        "bytes": damage.bytes,
+        "missing_blocks": damage.missing_blocks,
+        "unfinished": damage.unfinished,
+        "refused": damage.refused,
+    })
 }
 
 /// All notes of a report: losses, damage, its own.
@@ -292,7 +319,9 @@ pub(crate) fn loss_notes(context: &Context<'_>, sources: &[Source]) -> Vec<Strin
     let mut notes = Vec::new();
     let lost = context.lost(sources);
     if lost > 0 {
-        let by_source = sources.iter().map(|s| (s.name(), context.lost(&[*s]))).filter(|(_, n)| *n > 0);
+        let (losses, window) = (&context.meta.losses, context.filter.window());
+        let by_source = sources.iter().map(|s| (s.name(), losses.of(*s, window)));
+        let by_source = by_source.chain([("of any source", losses.of_any_source(window))]).filter(|(_, n)| *n > 0);
         let by_source: Vec<String> = by_source.map(|(name, n)| format!("{name} {}", text::count(n))).collect();
         notes.push(format!("lost: {} events ({})", text::count(lost), by_source.join(", ")));
     }

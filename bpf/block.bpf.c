@@ -31,7 +31,7 @@ struct {
 
 /*
  * The running task is the issuer, unless it is a kernel thread that writes on behalf of others: then the request's
- * own block cgroup says for whom, where it is one of cgroup v2 below the root.
+ * own block cgroup says for whom, where it is one of the chosen hierarchy below the root.
  */
 static __always_inline void fill_issuer(struct issuer *issuer, struct request *rq)
 {
@@ -41,11 +41,12 @@ static __always_inline void fill_issuer(struct issuer *issuer, struct request *r
 
 	issuer->tid = pid_tgid;
 	issuer->pid = pid_tgid >> 32;
-	issuer->cgroup_id = bpf_get_current_cgroup_id();
+	issuer->cgroup_id = current_cgroup_id();
 	if (!(BPF_CORE_READ(task, flags) & PF_KTHREAD) || !bpf_core_field_exists(rq->bio->bi_blkg))
 		return;
 	cgroup = BPF_CORE_READ(rq, bio, bi_blkg, blkcg, css.cgroup);
-	if (cgroup && BPF_CORE_READ(cgroup, root, hierarchy_id) == 0 && BPF_CORE_READ(cgroup, level) > 0)
+	if (cgroup && BPF_CORE_READ(cgroup, root, hierarchy_id) == cfg.cgroup_hierarchy &&
+	    BPF_CORE_READ(cgroup, level) > 0)
 		issuer->cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 }
 
@@ -78,7 +79,7 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 	}
 	if ((known || first) && !wanted(issuer.pid, issuer.cgroup_id))
 		return 0;
-	if (kind == KIND_BLOCK_MERGE || (kind == KIND_BLOCK_COMPLETE && bytes >= rq->__data_len))
+	if (kind == KIND_BLOCK_MERGE || (kind == KIND_BLOCK_COMPLETE && bytes >= LOAD(rq, __data_len)))
 		bpf_map_delete_elem(&issuers, &key);
 	/* Here, not before: who issued what is still to be known when the source is given back. */
 	if (is_shed(SOURCE_BLOCK))
@@ -93,12 +94,12 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 	row->pid = issuer.pid;
 	row->dev = disk ? BPF_CORE_READ(disk, major) << 20 | BPF_CORE_READ(disk, first_minor) : 0;
 	row->bytes = bytes;
-	row->cmd_flags = rq->cmd_flags;
+	row->cmd_flags = LOAD(rq, cmd_flags);
 	row->error = error;
 	row->_pad = 0;
 	row->cgroup_id = issuer.cgroup_id;
 	row->rq = key;
-	row->sector = rq->__sector;
+	row->sector = LOAD(rq, __sector);
 	EVENT_SUBMIT(row, ring);
 	return 0;
 }
@@ -106,45 +107,45 @@ static __always_inline int request_event(struct request *rq, u16 kind, u32 bytes
 /* Until a54895fa057c ("block: remove the request_queue to argument request based tracepoints") the queue came first. */
 #define REQUEST(ctx, arg) ((struct request *)((arg) ? (ctx)[1] : (ctx)[0]))
 
-SEC("tp_btf/block_rq_insert")
+TRACEPOINT(block_rq_insert)
 int block_insert(u64 *ctx)
 {
 	struct request *rq = REQUEST(ctx, cfg.insert_rq_arg);
 
-	return request_event(rq, KIND_BLOCK_INSERT, rq->__data_len, 0);
+	return request_event(rq, KIND_BLOCK_INSERT, LOAD(rq, __data_len), 0);
 }
 
-SEC("tp_btf/block_rq_issue")
+TRACEPOINT(block_rq_issue)
 int block_issue(u64 *ctx)
 {
 	struct request *rq = REQUEST(ctx, cfg.issue_rq_arg);
 
-	return request_event(rq, KIND_BLOCK_ISSUE, rq->__data_len, 0);
+	return request_event(rq, KIND_BLOCK_ISSUE, LOAD(rq, __data_len), 0);
 }
 
-SEC("tp_btf/block_rq_requeue")
+TRACEPOINT(block_rq_requeue)
 int block_requeue(u64 *ctx)
 {
 	struct request *rq = REQUEST(ctx, cfg.requeue_rq_arg);
 
-	return request_event(rq, KIND_BLOCK_REQUEUE, rq->__data_len, 0);
+	return request_event(rq, KIND_BLOCK_REQUEUE, LOAD(rq, __data_len), 0);
 }
 
-SEC("tp_btf/block_rq_merge")
+TRACEPOINT(block_rq_merge)
 int block_merge(u64 *ctx)
 {
 	struct request *rq = REQUEST(ctx, cfg.merge_rq_arg);
 
-	return request_event(rq, KIND_BLOCK_MERGE, rq->__data_len, 0);
+	return request_event(rq, KIND_BLOCK_MERGE, LOAD(rq, __data_len), 0);
 }
 
-SEC("tp_btf/block_rq_complete")
+TRACEPOINT(block_rq_complete)
 int BPF_PROG(block_complete, struct request *rq, int error, unsigned int bytes)
 {
 	return request_event(rq, KIND_BLOCK_COMPLETE, bytes, error);
 }
 
-SEC("tp_btf/block_rq_error")
+TRACEPOINT(block_rq_error)
 int BPF_PROG(block_error, struct request *rq, int error, unsigned int bytes)
 {
 	return request_event(rq, KIND_BLOCK_ERROR, bytes, error);

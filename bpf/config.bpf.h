@@ -37,6 +37,8 @@ struct config {
 	u32 unwind_bytes;	   /* of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers */
 	u32 copy_wake_bytes;	   /* fill of the ring of copies that wakes the recorder */
 	u32 switch_rows;	   /* offcpu: writes the rows of sched_switch too */
+	u32 cgroup_hierarchy;	   /* number of the cgroup hierarchy whose ids are told; 0: version 2 */
+	u32 cgroup_memory;	   /* it is that of the memory controller */
 };
 
 const volatile struct config cfg SEC(".rodata.cfg");

@@ -4,9 +4,21 @@
  */
 #pragma once
 
-#include "kernel.h"
+#include "config.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+
+/*
+ * With RAW_TP an object is for kernels without types of their own: these have raw tracepoints only, whose arguments are
+ * plain words to the verifier, so that each field takes a helper. Else a field is a load.
+ */
+#ifdef RAW_TP
+#define TRACEPOINT(name) SEC("raw_tp/" #name)
+#define LOAD(object, ...) BPF_CORE_READ(object, __VA_ARGS__)
+#else
+#define TRACEPOINT(name) SEC("tp_btf/" #name)
+#define LOAD(object, ...) ___arrow((object), __VA_ARGS__)
+#endif
 
 struct task_struct___before_5_14 {
 	long state;
@@ -16,8 +28,8 @@ struct task_struct___before_5_14 {
 static __always_inline u32 task_state(struct task_struct *task)
 {
 	if (bpf_core_field_exists(task->__state))
-		return task->__state;
-	return ((struct task_struct___before_5_14 *)task)->state;
+		return LOAD(task, __state);
+	return LOAD((struct task_struct___before_5_14 *)task, state);
 }
 
 struct task_struct___before_5_16 {
@@ -30,8 +42,8 @@ static __always_inline u32 task_cpu(struct task_struct *task)
 	struct task_struct___before_5_16 *old = (void *)task;
 
 	if (bpf_core_field_exists(old->cpu))
-		return old->cpu;
-	return task->thread_info.cpu;
+		return LOAD(old, cpu);
+	return LOAD(task, thread_info.cpu);
 }
 
 struct request___before_5_17 {
@@ -60,10 +72,49 @@ static __always_inline u64 kernel_word(u64 address)
 	return bpf_core_cast((void *)address, struct timespec64)->tv_sec;
 }
 
-/* Cgroup (v2) of a task; a chain of plain loads, for programs whose pointers BTF vouches for (tp_btf). */
+#define HIERARCHIES 16 /* of version 1: one a controller, and those that only have a name */
+
+/* Cgroup of a task in the hierarchy of version 1 that the recorder has chosen: for hosts that have nothing else. */
+static __always_inline u64 task_cgroup_id_v1(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *state = NULL;
+	struct list_head *at;
+	struct cgroup *cgroup;
+	u32 i;
+
+	if (cfg.cgroup_memory) {
+		bpf_core_read(&state, sizeof(state),
+			      &set->subsys[0] + bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+		return BPF_CORE_READ(state, cgroup, kn, id);
+	}
+	/* A hierarchy without a controller is found among all that the task is in. */
+	at = BPF_CORE_READ(set, cgrp_links.next);
+	for (i = 0; i < HIERARCHIES; i++) {
+		struct cgrp_cset_link *link = (void *)at - bpf_core_field_offset(struct cgrp_cset_link, cgrp_link);
+
+		cgroup = BPF_CORE_READ(link, cgrp);
+		if (BPF_CORE_READ(cgroup, root, hierarchy_id) == cfg.cgroup_hierarchy)
+			return BPF_CORE_READ(cgroup, kn, id);
+		at = BPF_CORE_READ(at, next);
+	}
+	return 0;
+}
+
+/* Cgroup of a task; of version 2 a chain of plain loads, for programs whose pointers BTF vouches for (tp_btf). */
 static __always_inline u64 task_cgroup_id(struct task_struct *task)
 {
-	return task->cgroups->dfl_cgrp->kn->id;
+	if (cfg.cgroup_hierarchy)
+		return task_cgroup_id_v1(task);
+	return LOAD(task, cgroups, dfl_cgrp, kn, id);
+}
+
+/* Cgroup of the running task, in any program. */
+static __always_inline u64 current_cgroup_id(void)
+{
+	if (cfg.cgroup_hierarchy)
+		return task_cgroup_id_v1((void *)bpf_get_current_task());
+	return bpf_get_current_cgroup_id();
 }
 
 /* Size of the objects of a slab cache. */
@@ -153,10 +204,12 @@ static __always_inline bool saved_registers(struct task_struct *task, u64 *ip, u
 {
 	struct pt_regs___entry *regs = NULL;
 
+#ifndef RAW_TP /* the helper takes a task of the kernel's own types only */
 	if (bpf_core_enum_value_exists(enum bpf_func_id___regs, BPF_FUNC_task_pt_regs___regs))
 		regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+#endif
 #if defined(__TARGET_ARCH_x86)
-	else
+	if (!regs)
 		regs = (void *)BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___entry);
 	if ((BPF_CORE_READ(regs, cs) & 3) != 3)
 		return false;

@@ -46,6 +46,8 @@ enum { BPF_RB_AVAIL_DATA = 0 };
 
 #define PF_KTHREAD 0x00200000
 
+enum cgroup_subsys_id { memory_cgrp_id = 0 }; /* another number on each kernel */
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct module {
@@ -72,8 +74,19 @@ struct cgroup {
 	struct cgroup_root *root;
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct css_set {
 	struct cgroup *dfl_cgrp;
+	struct cgroup_subsys_state *subsys[1];
+	struct list_head cgrp_links;
+};
+
+struct cgrp_cset_link {
+	struct cgroup *cgrp;
+	struct list_head cgrp_link;
 };
 
 struct ns_common {
@@ -138,7 +151,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;
-	int on_cpu;
+	unsigned int on_cpu; /* a byte on 7.2; only loads of unsigned words shrink to that */
 	int exit_state;
 	unsigned long nvcsw;
 	unsigned long nivcsw;

@@ -70,7 +70,7 @@ static __always_inline u64 kernel_stack(void *ctx, u64 ts_ns)
 
 static __always_inline int allocated(void *ctx, u16 kind, u64 addr, u64 bytes)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid(), cgroup_id = bpf_get_current_cgroup_id();
+	u64 pid_tgid = bpf_get_current_pid_tgid(), cgroup_id = current_cgroup_id();
 	struct kmem_alloc_row *row;
 	u64 ts_ns, stack;
 	u32 weight;
@@ -124,7 +124,7 @@ static __always_inline int freed(u16 kind, u16 alloc_kind, u64 addr, u64 bytes)
 	row->_pad = 0;
 	row->addr = addr;
 	row->bytes = bytes;
-	row->cgroup_id = bpf_get_current_cgroup_id();
+	row->cgroup_id = current_cgroup_id();
 	EVENT_SUBMIT(row, ring);
 	return 0;
 }

@@ -84,7 +84,7 @@ static __always_inline struct thread *outermost(struct pt_regs *ctx, u32 call, u
 	struct thread *thread;
 	bool inside;
 
-	if (!chosen(bpf_get_current_pid_tgid() >> 32, bpf_get_current_cgroup_id()))
+	if (!chosen(bpf_get_current_pid_tgid() >> 32, current_cgroup_id()))
 		return NULL;
 	thread = this_thread(true);
 	if (!thread || !thread->call)
@@ -120,7 +120,7 @@ static __always_inline void tell_free(u32 call, u64 addr, u64 bytes, u64 ts_ns)
 	row->call = call;
 	row->addr = addr;
 	row->bytes = bytes;
-	row->cgroup_id = bpf_get_current_cgroup_id();
+	row->cgroup_id = current_cgroup_id();
 	EVENT_SUBMIT(row, ring);
 }
 
@@ -143,7 +143,7 @@ static __always_inline void tell_alloc(u32 call, u32 weight, u64 addr, u64 bytes
 	row->addr = addr;
 	row->bytes = bytes;
 	row->user_stack_id = stack;
-	row->cgroup_id = bpf_get_current_cgroup_id();
+	row->cgroup_id = current_cgroup_id();
 	EVENT_SUBMIT(row, ring);
 }
 
@@ -358,10 +358,10 @@ int returns_here(struct pt_regs *ctx)
 	return end(ctx, PT_REGS_SP(ctx));
 }
 
-SEC("tp_btf/sched_process_fork")
+TRACEPOINT(sched_process_fork)
 int BPF_PROG(family_grows, struct task_struct *parent, struct task_struct *child)
 {
-	u32 pid = parent->tgid, child_pid = child->tgid;
+	u32 pid = LOAD(parent, tgid), child_pid = LOAD(child, tgid);
 	u8 one = 1;
 
 	if (pid == child_pid || (pid != cfg.own_pid && !bpf_map_lookup_elem(&family, &pid)))
@@ -371,14 +371,14 @@ int BPF_PROG(family_grows, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
+TRACEPOINT(sched_process_exit)
 int BPF_PROG(thread_ends, struct task_struct *task)
 {
-	u32 tid = task->pid, pid = task->tgid;
+	u32 tid = LOAD(task, pid), pid = LOAD(task, tgid);
 
 	if (!cfg.task_storage)
 		bpf_map_delete_elem(&threads_by_tid, &tid);
-	if (cfg.family && task->signal->live.counter == 0)
+	if (cfg.family && LOAD(task, signal, live.counter) == 0)
 		bpf_map_delete_elem(&family, &pid);
 	return 0;
 }

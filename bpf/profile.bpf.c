@@ -16,7 +16,7 @@ SEC("perf_event")
 int cpu_sample(struct bpf_perf_event_data *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 ts_ns = bpf_ktime_get_ns(), cgroup_id = bpf_get_current_cgroup_id();
+	u64 ts_ns = bpf_ktime_get_ns(), cgroup_id = current_cgroup_id();
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u64 kernel_stack_id, exec_id;
 	u32 pid = pid_tgid >> 32, tid = pid_tgid, every;

@@ -63,6 +63,13 @@ static __always_inline u64 wake_flags(u64 fill, u64 size)
 	return fill < cfg.wake_bytes && fill + size + 8 >= cfg.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+/* The same for the rings of tasks and stacks, at each quarter: a bomb of forks fills one in less time than passes
+ * between two looks. `quarter` is a power of two. */
+static __always_inline u64 quarter_flags(u64 fill, u64 size, u64 quarter)
+{
+	return (fill ^ (fill + size + 8)) & ~(quarter - 1) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
 static __always_inline u64 ring_fill(void *ring)
 {
 	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);

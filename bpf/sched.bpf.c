@@ -11,7 +11,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-SEC("tp_btf/sched_switch")
+TRACEPOINT(sched_switch)
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
 	write_switch(preempt, prev, next, switch_state(ctx, prev), bpf_ktime_get_ns());
@@ -21,7 +21,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 slot, u32 target_cpu)
 {
 	u64 cgroup_id = task_cgroup_id(task);
-	u32 pid = task->tgid;
+	u32 pid = LOAD(task, tgid);
 	struct wakeup_row *row;
 	u64 ts_ns;
 
@@ -34,33 +34,33 @@ static __always_inline int wakeup(struct task_struct *task, u16 kind, u32 slot, 
 	row->ts_ns = ts_ns;
 	row->kind = kind;
 	row->size = sizeof(*row);
-	row->tid = task->pid;
+	row->tid = LOAD(task, pid);
 	row->pid = pid;
 	row->target_cpu = target_cpu;
-	row->prio = task->prio;
+	row->prio = LOAD(task, prio);
 	row->_pad = 0;
 	row->waker_tid = bpf_get_current_pid_tgid();
 	row->cgroup_id = cgroup_id;
 	return 0;
 }
 
-SEC("tp_btf/sched_wakeup")
+TRACEPOINT(sched_wakeup)
 int BPF_PROG(sched_wakeup, struct task_struct *task)
 {
 	return wakeup(task, KIND_SCHED_WAKEUP, BATCH_WAKEUP, task_cpu(task));
 }
 
-SEC("tp_btf/sched_wakeup_new")
+TRACEPOINT(sched_wakeup_new)
 int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 {
 	return wakeup(task, KIND_SCHED_WAKEUP_NEW, BATCH_SCHED, task_cpu(task));
 }
 
-SEC("tp_btf/sched_migrate_task")
+TRACEPOINT(sched_migrate_task)
 int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 {
 	u64 cgroup_id = task_cgroup_id(task);
-	u32 pid = task->tgid;
+	u32 pid = LOAD(task, tgid);
 	struct migrate_row *row;
 	u64 ts_ns;
 
@@ -73,11 +73,11 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task, int dest_cpu)
 	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_MIGRATE;
 	row->size = sizeof(*row);
-	row->tid = task->pid;
+	row->tid = LOAD(task, pid);
 	row->pid = pid;
 	row->orig_cpu = task_cpu(task);
 	row->dest_cpu = dest_cpu;
-	row->prio = task->prio;
+	row->prio = LOAD(task, prio);
 	row->cgroup_id = cgroup_id;
 	return 0;
 }

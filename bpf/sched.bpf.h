@@ -20,13 +20,14 @@ static __always_inline void write_switch(bool preempt, struct task_struct *prev,
 					 u32 prev_state, u64 ts_ns)
 {
 	u64 prev_cgroup_id = task_cgroup_id(prev), next_cgroup_id = task_cgroup_id(next);
-	u32 prev_pid = prev->tgid, next_pid = next->tgid;
+	u32 prev_tid = LOAD(prev, pid), prev_pid = LOAD(prev, tgid);
+	u32 next_tid = LOAD(next, pid), next_pid = LOAD(next, tgid);
 	struct switch_row *row;
 
 	if (is_shed(SOURCE_SCHED))
 		return;
 	/* A switch counts when one of its sides does; the idle task never does. */
-	if (!(prev->pid && wanted(prev_pid, prev_cgroup_id)) && !(next->pid && wanted(next_pid, next_cgroup_id)))
+	if (!(prev_tid && wanted(prev_pid, prev_cgroup_id)) && !(next_tid && wanted(next_pid, next_cgroup_id)))
 		return;
 	row = batch_room(sizeof(*row), BATCH_SWITCH, SOURCE_SCHED);
 	if (!row)
@@ -34,13 +35,13 @@ static __always_inline void write_switch(bool preempt, struct task_struct *prev,
 	row->ts_ns = ts_ns;
 	row->kind = KIND_SCHED_SWITCH;
 	row->size = sizeof(*row);
-	row->prev_tid = prev->pid;
+	row->prev_tid = prev_tid;
 	row->prev_pid = prev_pid;
-	row->next_tid = next->pid;
+	row->next_tid = next_tid;
 	row->next_pid = next_pid;
 	row->prev_state = prev_state;
-	row->prev_prio = prev->prio;
-	row->next_prio = next->prio;
+	row->prev_prio = LOAD(prev, prio);
+	row->next_prio = LOAD(next, prio);
 	row->preempt = preempt;
 	row->prev_cgroup_id = prev_cgroup_id;
 	row->next_cgroup_id = next_cgroup_id;

@@ -88,18 +88,19 @@ static __always_inline u64 identify_stack(struct stack_record *s, long n, bool u
 static __always_inline bool send_stack(struct stack_record *s, u64 id, u32 now, u32 source, u64 ts_ns)
 {
 	u32 *when = bpf_map_lookup_elem(&defined, &id);
-	u64 size;
+	u64 size, fill;
 
 	if (when && *when == now)
 		return true;
 	s->ts_ns = ts_ns;
 	s->stack_id = id;
 	s->epoch = now;
+	fill = ring_fill(&stack_ring);
 	size = sizeof(*s) - sizeof(s->ip) + s->frames * 8;
 	barrier_var(size); /* the verifier must see the bound on the register that is passed */
 	if (size > sizeof(*s))
 		return false;
-	if (bpf_ringbuf_output(&stack_ring, s, size, BPF_RB_NO_WAKEUP)) {
+	if (bpf_ringbuf_output(&stack_ring, s, size, quarter_flags(fill, size, 1 << 19))) {
 		count_lost(source, LOST_STACK_RING); /* not marked as defined, so it comes again with the next event */
 		return false;
 	}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::block::{BlockHeader, BlockType};
 use crate::error::{Error, Result};
 use crate::reader::{BlockRef, Segment};
 
@@ -101,16 +102,27 @@ impl Trace {
         whole && self.refused.is_empty() && self.missing_blocks() == 0 && last != Some(crate::EndReason::Rotate)
     }
 
-    /// Blocks whose numbers are missing between the first and the last one.
+    /// Blocks whose numbers are missing between the first and the last one, and those before the first one: a segment begins with
+    /// a HEADER.
     pub fn missing_blocks(&self) -> u64 {
-        let mut missing = 0;
-        let mut next = None;
+        let mut missing = 0u64;
+        let mut before: Option<BlockHeader> = None;
         for (_, block) in self.blocks() {
-            let seq = block.header.seq;
-            missing += next.map_or(0, |n: u64| seq.saturating_sub(n));
-            next = Some(seq.saturating_add(1));
+            missing = missing.saturating_add(missing_before(before.as_ref(), &block.header));
+            before = Some(block.header);
         }
         missing
+    }
+}
+
+/// Blocks that are missing between two that follow upon each other, or before the first of a trace.
+pub fn missing_before(before: Option<&BlockHeader>, block: &BlockHeader) -> u64 {
+    match before {
+        Some(before) => block.seq.saturating_sub(before.seq.saturating_add(1)),
+        None if block.block_type == BlockType::Header as u8 => 0,
+        // The numbers of a recording begin with 0; how many there were before the first segment that was kept nobody knows.
+        None if block.segment == 0 => block.seq.max(1),
+        None => 1,
     }
 }
 

@@ -3,19 +3,25 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use libbpf_rs::btf::Btf;
 use serde_json::{Value, json};
 
 use crate::args::RecordArgs;
 use crate::bpf::SharedMaps;
+use crate::cgroups::Hierarchy;
 use crate::layout::Config;
 use crate::limits::{self, tracepoint_args};
+use crate::messages;
 use crate::sideband::Sideband;
 use crate::sources::{self, Context, Source, malloc};
-use crate::{cgroups, messages};
+use crate::types::Types;
 
 /// What a source, or a part of all recordings, needs, and what it does where the kernel has less. docs/sources.md has the same.
-pub const NEEDS: [(&str, &str, &str); 8] = [
+pub const NEEDS: [(&str, &str, &str); 9] = [
+    (
+        "types",
+        "/sys/kernel/btf/vmlinux",
+        "--btf FILE, with raw tracepoints (raw_tp for tp_btf), tasks read from /proc, and no offcpu",
+    ),
     (
         "sched",
         "tracepoints sched_switch, sched_wakeup, sched_wakeup_new, sched_migrate_task",
@@ -23,7 +29,7 @@ pub const NEEDS: [(&str, &str, &str); 8] = [
     ),
     (
         "offcpu",
-        "tracepoints sched_switch, sched_waking, sched_process_fork; iterators over tasks",
+        "tracepoints sched_switch, sched_waking, sched_process_fork; iterators over tasks; types of the kernel's own",
         "without task storage for tracing programs a table of threads; where interrupts are not told, the waker may be whom one hit",
     ),
     (
@@ -43,7 +49,11 @@ pub const NEEDS: [(&str, &str, &str); 8] = [
     ),
     ("profile", "perf events", "where cycles are not counted, the CPU clock"),
     ("mappings", "perf events", "where the kernel does not tell build ids, they are read from the files"),
-    ("cgroups", "cgroup v2", "not mounted: ids without paths, and no --cgroup"),
+    (
+        "cgroups",
+        "cgroup v2",
+        "version 1, by the memory controller or systemd's name; not mounted: ids without paths, no --cgroup",
+    ),
 ];
 
 /// A line of the list.
@@ -65,19 +75,22 @@ pub fn print(args: &RecordArgs) -> Result<()> {
 
 fn probe(args: &RecordArgs) -> Result<Vec<Ability>> {
     const RING_BYTES: u32 = 1 << 16;
-    let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
-    let cpus = limits::online_cpus()?;
-    let config = Config { own_pid: std::process::id(), wake_bytes: RING_BYTES / 4, ..Config::default() };
-    let context = Context { btf: &btf, config, args, cgroup: None, cpus: &cpus };
-    let mut shared = SharedMaps::new(&cpus, RING_BYTES)?;
+    let types = Types::find(args.btf.as_deref())?;
+    let hierarchy = Hierarchy::find();
+    let cpus = limits::present_cpus()?;
+    let mut config = Config { own_pid: std::process::id(), wake_bytes: RING_BYTES / 4, ..Config::default() };
+    hierarchy.configure(&mut config);
+    let raw = types.are_foreign();
+    let context = Context { btf: &types.btf, raw, config, args, pids: &[], cgroup: None, cpus: &cpus };
+    let mut shared = SharedMaps::new(&cpus, RING_BYTES, &types)?;
     // It brings the maps that the others share.
-    let _tasks = sources::task::load(config, &mut shared, &btf).context("the task programs")?;
-    let mut all = Vec::new();
+    let _tasks = sources::task::load(config, &mut shared, &types)?;
+    let mut all = vec![Ability { name: "types", found: Ok(types.said()) }];
     for source in sources::all() {
         let name = source.name();
         let found = match name {
             // Whose memory it is to be is not known: only what its programs would have is looked at.
-            "malloc" => Ok(malloc::has(&btf)),
+            "malloc" => Ok(malloc::has(&context)),
             _ => source.load(&context, &mut shared).map(|_| with(source.as_ref(), &context)),
         };
         let found = found.map_err(|error| format!("{error:#}{}", messages::last()));
@@ -86,7 +99,7 @@ fn probe(args: &RecordArgs) -> Result<Vec<Ability>> {
     let ids = |yes| if yes { "build ids told by the kernel" } else { "build ids read from files" };
     let mappings = Sideband::open(&cpus).map(|_| ids(Sideband::tells_build_ids(&cpus)).to_owned());
     all.push(Ability { name: "mappings", found: mappings.map_err(|error| format!("{error:#}")) });
-    all.push(Ability { name: "cgroups", found: cgroups::hierarchy() });
+    all.push(Ability { name: "cgroups", found: hierarchy.said() });
     Ok(all)
 }
 
@@ -150,12 +163,14 @@ mod tests {
     fn every_source_has_a_line_here_and_in_the_docs() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sources.md");
         let docs = std::fs::read_to_string(path).unwrap();
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
         for name in sources::NAMES {
             assert!(NEEDS.iter().any(|(n, ..)| *n == name), "{name}");
         }
         for (name, needs, otherwise) in NEEDS {
             let row = format!("| `{name}` | {needs} | {otherwise} |");
             assert!(docs.contains(&row), "docs/sources.md lacks {row}");
+            assert!(readme.contains(&row), "README.md lacks {row}");
         }
     }
 

@@ -46,7 +46,7 @@ pub struct RecordArgs {
     /// Only these processes
     #[arg(short, long, value_delimiter = ',', value_name = "PID,...")]
     pub pid: Vec<u32>,
-    /// Only this cgroup (v2) and those below it; a path from the hierarchy's root, or below its mount point
+    /// Only this cgroup and those below it; a path from the hierarchy's root, or below its mount point
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
     /// Replace the output if it exists
@@ -86,6 +86,9 @@ pub struct RecordArgs {
     /// Most bytes of function names in the file
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub symbols_max: u64,
+    /// Types of this very kernel, for one built without CONFIG_DEBUG_INFO_BTF: a BTF file, or an ELF file with a section .BTF
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// What the recorder keeps of its rights once the probes are attached: what a recording needs (CAP_BPF, CAP_PERFMON,
     /// CAP_SYS_PTRACE), also those to read what belongs to others, for names in programs that start later, or all
     #[arg(long, value_enum, default_value_t = Rights::Least, value_name = "WHICH")]

@@ -1,12 +1,11 @@
 //! Rows that still lie with their CPUs (bpf/batch.bpf.h): sent to the rings before these are drained.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
-use crate::bpf::{Loaded, SharedMaps};
+use crate::bpf::{self, Loaded, SharedMaps};
 
 /// Batches of a CPU.
 pub const SLOTS: u32 = 4;
@@ -35,8 +34,8 @@ impl Batches {
         if held.iter().all(|(_, batch)| rows(batch).iter().all(|rows| rows.is_empty())) {
             return Ok(Vec::new());
         }
-        match run_on(&self.flush, cpu) {
-            Ok(()) => Ok(Vec::new()),
+        match bpf::run(&self.flush, Some(cpu)) {
+            Ok(_) => Ok(Vec::new()),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 for (slot, batch) in &held {
                     self.map.update(&slot.to_ne_bytes(), &vec![0; batch.len()], MapFlags::ANY)?;
@@ -59,20 +58,4 @@ fn rows(batch: &[u8]) -> [&[u8]; 2] {
         let len = u32::from_ne_bytes(batch[LENGTHS[i]..][..4].try_into().unwrap_or_default()) as usize;
         batch.get(ROWS + i * half..).and_then(|rows| rows.get(..len)).unwrap_or(&[])
     })
-}
-
-/// Runs a raw tracepoint program once on `cpu` (BPF_PROG_TEST_RUN, 1b4d60ec162f "bpf: Enable BPF_PROG_TEST_RUN for
-/// raw_tracepoint").
-fn run_on(program: &OwnedFd, cpu: u32) -> io::Result<()> {
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        flags: libbpf_sys::BPF_F_TEST_RUN_ON_CPU,
-        cpu,
-        ..Default::default()
-    };
-    // SAFETY: `options` is whole, says its size, and lends no other memory.
-    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
-        0.. => Ok(()),
-        error => Err(io::Error::from_raw_os_error(-error)),
-    }
 }

@@ -1,30 +1,49 @@
 //! BPF objects: opened from their skeletons, given the configuration and the shared maps, loaded, attached.
 
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, OpenObject, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, OpenMap, OpenObject, ProgramMut};
 
 use crate::layout::Config;
+use crate::types::Types;
+use crate::{memory, pids};
 
 /// Maps that all objects use, whichever of them declares them.
 pub struct SharedMaps {
     maps: Vec<(String, MapHandle)>,
     /// Each CPU's ring, with its number.
     pub rings: Vec<(u32, MapHandle)>,
+    /// The file with the kernel's types; `None`: its own.
+    pub types: Option<PathBuf>,
 }
 
 impl SharedMaps {
+    /// For programs that write no events, on a kernel with types of its own.
+    pub fn none() -> Self {
+        SharedMaps { maps: Vec::new(), rings: Vec::new(), types: None }
+    }
+
     /// Makes a ring for each of `cpus`. The other maps come with the first object that is loaded.
-    pub fn new(cpus: &[u32], ring_bytes: u32) -> Result<Self> {
-        let mut shared = SharedMaps { maps: Vec::new(), rings: Vec::new() };
+    pub fn new(cpus: &[u32], ring_bytes: u32, types: &Types) -> Result<Self> {
+        let mut shared = SharedMaps { maps: Vec::new(), rings: Vec::new(), types: types.file.clone() };
         for &cpu in cpus {
             shared.rings.push((cpu, ring(&format!("bpfrec_ring_{cpu}"), ring_bytes)?));
         }
         Ok(shared)
+    }
+
+    /// Makes a ring for a CPU that has none yet, and shows it to the programs.
+    pub fn add_ring(&mut self, cpu: u32, ring_bytes: u32) -> Result<&MapHandle> {
+        let ring = ring(&format!("bpfrec_ring_{cpu}"), ring_bytes)?;
+        show(self.get("rings")?, cpu, &ring)?;
+        self.rings.push((cpu, ring));
+        self.rings.last().map(|(_, ring)| ring).ok_or_else(|| anyhow!("no CPU has a ring"))
     }
 
     /// The map called `name`.
@@ -40,7 +59,37 @@ fn ring(name: &str, bytes: u32) -> Result<MapHandle> {
         ..Default::default()
     };
     MapHandle::create(MapType::RingBuf, Some(name), 0, 0, bytes, &opts)
-        .with_context(|| format!("cannot make a ring of {bytes} bytes (a smaller --ring-size may help)"))
+        .map_err(|error| memory::explain(error, &format!("the ring {name}"), bytes.into()))
+}
+
+fn show(rings: &MapHandle, cpu: u32, ring: &MapHandle) -> Result<()> {
+    let fd = ring.as_fd().as_raw_fd().to_ne_bytes();
+    rings.update(&cpu.to_ne_bytes(), &fd, MapFlags::ANY).with_context(|| format!("the ring of CPU {cpu}"))
+}
+
+/// Runs a raw tracepoint program once, on CPU `on` or on this one, and returns what it returned (BPF_PROG_TEST_RUN,
+/// 1b4d60ec162f "bpf: Enable BPF_PROG_TEST_RUN for raw_tracepoint").
+///
+/// # Errors
+/// ENXIO when `on` is offline.
+pub fn run(program: &OwnedFd, on: Option<u32>) -> io::Result<u32> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        flags: if on.is_some() { libbpf_sys::BPF_F_TEST_RUN_ON_CPU } else { 0 },
+        cpu: on.unwrap_or(0),
+        ..Default::default()
+    };
+    // SAFETY: `options` is whole, says its size, and lends no other memory.
+    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
+        0.. => Ok(options.retval),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Bytes of keys and values, which is nearly all of a map.
+fn size_of_map(map: &OpenMap<'_>) -> u64 {
+    let entry = u64::from(map.key_size()) + u64::from(map.value_size());
+    u64::from(map.max_entries()) * entry.max(1)
 }
 
 /// A loaded object and what keeps it attached.
@@ -66,7 +115,7 @@ fn is_used(map: &str, config: &Config) -> bool {
 }
 
 /// Opens, configures and loads an object. Programs for which `wanted` says no are left out.
-pub fn load<B>(builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
+pub fn load<B>(mut builder: B, config: Config, shared: &mut SharedMaps, wanted: &dyn Fn(&str) -> bool) -> Result<Loaded>
 where
     B: SkelBuilder<'static>,
     <B::Output as OpenSkel<'static>>::Output: 'static,
@@ -74,6 +123,9 @@ where
     // libbpf-rs keeps the object in storage that the caller lends. It lives as long as the recording, and so does
     // the process: a few hundred bytes an object are simpler than a struct that borrows from itself.
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+    if let Some(file) = &shared.types {
+        builder.object_builder_mut().btf_custom_path(file)?;
+    }
     let mut open = builder.open(storage).context("cannot open")?;
     let object = open.open_object_mut();
     let possible = libbpf_rs::num_possible_cpus().context("cannot count CPUs")? as u32;
@@ -89,8 +141,11 @@ where
             map.set_max_entries(config.copy_ring_bytes())?;
         } else if name == "batches" {
             map.set_max_entries(possible * crate::batches::SLOTS)?;
+        } else if name == "hotplug" {
+            map.set_max_entries(possible + 1)?;
         } else if name == "thread_table" {
-            map.set_max_entries(if config.task_storage == 1 { 1024 } else { 16384 })?;
+            // The iterator that makes the storage shows no thread outside of the recorder's pid namespace.
+            map.set_max_entries(if config.task_storage == 1 && pids::are_hosts() { 1024 } else { 16384 })?;
         } else if name == "rings" {
             map.set_max_entries(possible)?;
             let template = &shared.rings.first().ok_or_else(|| anyhow!("no CPU has a ring"))?.1;
@@ -104,7 +159,16 @@ where
             program.set_attach_type(libbpf_rs::ProgramAttachType::TraceUprobeMulti);
         }
     }
-    let skeleton = open.load().with_context(|| format!("the kernel refused a program{}", crate::messages::last()))?;
+    let sizes: Vec<_> = open.open_object().maps().map(|m| (m.name().to_owned(), size_of_map(&m))).collect();
+    let skeleton = open.load().map_err(|error| {
+        let size = |name: &str| sizes.iter().find(|(n, _)| n == name).map_or(0, |(_, bytes)| *bytes);
+        match memory::of_messages(&crate::messages::all(), &size) {
+            Some(lacks) => anyhow::Error::new(error).context(lacks),
+            None => {
+                anyhow::Error::new(error).context(format!("the kernel refused a program{}", crate::messages::last()))
+            }
+        }
+    })?;
     for map in skeleton.object().maps() {
         let name = map.name().to_string_lossy().into_owned();
         if !map.autocreate()
@@ -116,10 +180,8 @@ where
         }
         let handle = MapHandle::try_from(&map).with_context(|| format!("map {name}"))?;
         if name == "rings" {
-            use std::os::fd::AsRawFd;
             for (cpu, ring) in &shared.rings {
-                let fd = ring.as_fd().as_raw_fd().to_ne_bytes();
-                handle.update(&cpu.to_ne_bytes(), &fd, libbpf_rs::MapFlags::ANY)?;
+                show(&handle, *cpu, ring)?;
             }
         }
         shared.maps.push((name, handle));
@@ -177,7 +239,7 @@ impl Loaded {
 pub fn open_gate(shared: &SharedMaps, open: bool) -> Result<()> {
     // Only these sources bring the map.
     let Ok(gate) = shared.get("gate") else { return Ok(()) };
-    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), libbpf_rs::MapFlags::ANY)?)
+    Ok(gate.update(&0u32.to_ne_bytes(), &u32::from(open).to_ne_bytes(), MapFlags::ANY)?)
 }
 
 /// Attaches a program where its section says.

@@ -1,4 +1,4 @@
-//! Cgroups (v2) that are there: their ids and paths.
+//! Cgroups that are there, of one hierarchy: their ids and paths.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -8,24 +8,90 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bpfrec_format::{Column, Kind, Table, container, events, meta};
 
-/// Where the cgroup v2 hierarchy is mounted; `None` when it is not.
-pub fn mount_point() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    // 25 24 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw: fields before " - " vary in number.
-    let line = mounts.lines().find(|l| l.split(" - ").nth(1).is_some_and(|r| r.starts_with("cgroup2 ")))?;
-    line.split(' ').nth(4).map(PathBuf::from)
+use crate::layout::Config;
+
+/// The hierarchy whose cgroups a recording tells of: version 2, where it is mounted. Where it is not, that of version 1 which has the
+/// memory controller, for nearly every service and container has a group there, else the one that only has systemd's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its number, as in /proc/PID/cgroup; 0: version 2.
+    pub number: u32,
+    /// Whether it has the memory controller, and no version 2.
+    pub memory: bool,
+    /// What the file's header says: `v2`, `v2 beside v1`, `v1 memory`, `v1 systemd` or `none`.
+    pub name: &'static str,
+    /// Where it is mounted.
+    pub mount: Option<PathBuf>,
 }
 
-/// How cgroups are mounted here, in words; an error where there are none of version 2.
-pub fn hierarchy() -> Result<String, String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let has = |kind: &str| mounts.lines().any(|l| l.split(" - ").nth(1).is_some_and(|rest| rest.starts_with(kind)));
-    match (has("cgroup2 "), has("cgroup ")) {
-        (true, false) => Ok("version 2".into()),
-        (true, true) => Ok("version 2 beside version 1".into()),
-        (false, true) => Err("only version 1 is mounted".into()),
-        (false, false) => Err("none are mounted".into()),
+impl Hierarchy {
+    /// That of this host.
+    pub fn find() -> Hierarchy {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        Hierarchy::of(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
     }
+
+    /// By what is mounted, and the hierarchies that a process is in.
+    fn of(mounts: &str, own: &str) -> Hierarchy {
+        // 25 24 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw: fields before " - " vary in number.
+        let of_type = |kind: &str| {
+            let kind = format!("{kind} ");
+            mounts.lines().filter_map(|line| line.split_once(" - ")).filter(move |(_, rest)| rest.starts_with(&kind))
+        };
+        let place = |(before, _): (&str, &str)| before.split(' ').nth(4).map(PathBuf::from);
+        if let Some(mount) = of_type("cgroup2").next().and_then(place) {
+            let name = if of_type("cgroup").next().is_some() { "v2 beside v1" } else { "v2" };
+            return Hierarchy { name, mount: Some(mount), ..Hierarchy::default() };
+        }
+        for (option, name) in [("memory", "v1 memory"), ("name=systemd", "v1 systemd")] {
+            let has = |list: &str| list.split(',').any(|o| o == option);
+            // ... - cgroup cgroup rw,memory
+            let mount = of_type("cgroup").find(|(_, rest)| rest.split(' ').nth(2).is_some_and(has)).and_then(place);
+            // 4:memory:/user.slice
+            let number = own.lines().find_map(|line| {
+                let (number, rest) = line.split_once(':')?;
+                has(rest.split_once(':')?.0).then(|| number.parse().ok())?
+            });
+            if let (Some(mount), Some(number)) = (mount, number) {
+                return Hierarchy { number, memory: option == "memory", name, mount: Some(mount) };
+            }
+        }
+        Hierarchy { name: "none", ..Hierarchy::default() }
+    }
+
+    /// Tells the programs.
+    pub fn configure(&self, config: &mut Config) {
+        config.cgroup_hierarchy = self.number;
+        config.cgroup_memory = self.memory.into();
+    }
+
+    /// In words, for --list-sources; an error where there is none.
+    pub fn said(&self) -> Result<String, String> {
+        let Some(mount) = &self.mount else { return Err("none are mounted".into()) };
+        Ok(format!("{}, {}", self.name, mount.display()))
+    }
+
+    /// What to print when it is not version 2.
+    pub fn warning(&self) -> Option<String> {
+        match &self.mount {
+            None => Some("no cgroup hierarchy is mounted, so cgroups will have ids but no paths".into()),
+            Some(mount) if self.number != 0 => Some(format!(
+                "cgroups of version 2 are not mounted, so ids and paths are those of version 1, {} ({})",
+                self.name.trim_start_matches("v1 "),
+                mount.display()
+            )),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The path of a process in a hierarchy: `cgroup` is the text of /proc/PID/cgroup, with lines such as `0::/user.slice`.
+pub fn path_in(cgroup: &str, hierarchy: u32) -> Option<&str> {
+    cgroup.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        let (_, path) = rest.split_once(':')?;
+        (number.parse() == Ok(hierarchy)).then_some(path)
+    })
 }
 
 /// All cgroups as rows of kind `cgroup`. A cgroup's id is the inode number of its directory.
@@ -80,7 +146,7 @@ pub struct Family {
 
 /// The cgroup that the user means by `path`: from the hierarchy's root, or below its mount point.
 pub fn family(path: &Path, mount: Option<&Path>) -> Result<Family> {
-    let Some(mount) = mount else { bail!("--cgroup needs the cgroup v2 hierarchy, which is not mounted here") };
+    let Some(mount) = mount else { bail!("--cgroup needs a cgroup hierarchy, and none is mounted here") };
     let below = path.strip_prefix(mount).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
     let root = mount.join(below);
     if !root.is_dir() {
@@ -103,6 +169,27 @@ pub fn family(path: &Path, mount: Option<&Path>) -> Result<Family> {
 mod tests {
     use super::*;
     use bpfrec_format::Registry;
+
+    #[test]
+    fn the_hierarchy_that_is_told_of() {
+        let mount = |at: &str, rest: &str| format!("25 24 0:22 / {at} rw,nosuid shared:9 - {rest}\n");
+        let two = mount("/sys/fs/cgroup/unified", "cgroup2 none rw");
+        let cpu = mount("/sys/fs/cgroup/cpu", "cgroup cpu rw,cpu,cpuacct");
+        let memory = mount("/sys/fs/cgroup/memory", "cgroup memory rw,memory");
+        let systemd = mount("/sys/fs/cgroup/systemd", "cgroup none rw,xattr,name=systemd");
+        let own = "12:memory:/a\n3:cpu,cpuacct:/\n1:name=systemd:/b:c\n0::/d\n";
+        let of = |mounts: &[&String]| {
+            let h = Hierarchy::of(&mounts.iter().map(|m| m.as_str()).collect::<String>(), own);
+            (h.name, h.number, h.memory, h.mount.map(|m| m.display().to_string()).unwrap_or_default())
+        };
+        assert_eq!(of(&[&two]), ("v2", 0, false, "/sys/fs/cgroup/unified".into()));
+        assert_eq!(of(&[&cpu, &memory, &two]), ("v2 beside v1", 0, false, "/sys/fs/cgroup/unified".into()));
+        assert_eq!(of(&[&systemd, &cpu, &memory]), ("v1 memory", 12, true, "/sys/fs/cgroup/memory".into()));
+        assert_eq!(of(&[&systemd, &cpu]), ("v1 systemd", 1, false, "/sys/fs/cgroup/systemd".into()));
+        assert_eq!(of(&[&cpu]), ("none", 0, false, String::new()));
+        assert_eq!((path_in(own, 0), path_in(own, 12), path_in(own, 1)), (Some("/d"), Some("/a"), Some("/b:c")));
+        assert_eq!(path_in(own, 7), None);
+    }
 
     #[test]
     fn a_new_cgroup_is_described_as_one_of_the_snapshot() {

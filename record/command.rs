@@ -70,7 +70,7 @@ impl Waiting {
 }
 
 impl Running {
-    /// Its process.
+    /// Its process, as it is called here.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

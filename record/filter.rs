@@ -1,12 +1,15 @@
 //! Which processes and cgroups are recorded: told to the kernel, which does the filtering.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::SharedMaps;
-use crate::cgroups::{self, Family};
+use crate::cgroups::{self, Family, Hierarchy};
 use crate::layout::Config;
+use crate::pids;
 
 /// Ids that the user asked for.
 pub struct Filter {
@@ -16,15 +19,17 @@ pub struct Filter {
 
 impl Filter {
     /// Looks up what the arguments mean.
-    pub fn new(args: &RecordArgs) -> Result<Filter> {
+    pub fn new(args: &RecordArgs, hierarchy: &Hierarchy) -> Result<Filter> {
         for pid in &args.pid {
-            if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-                bail!("there is no process {pid}");
+            if !Path::new(&format!("/proc/{pid}")).exists() {
+                bail!("there is no process {pid}{}", if pids::are_hosts() { "" } else { " in this pid namespace" });
             }
         }
-        let mount = cgroups::mount_point();
-        let cgroup = args.cgroup.as_ref().map(|path| cgroups::family(path, mount.as_deref())).transpose()?;
-        Ok(Filter { pids: args.pid.clone(), cgroup })
+        // They are meant as they are called here.
+        let pids = args.pid.iter().filter_map(|pid| pids::kernels(*pid)).collect();
+        let mount = hierarchy.mount.as_deref();
+        let cgroup = args.cgroup.as_ref().map(|path| cgroups::family(path, mount)).transpose()?;
+        Ok(Filter { pids, cgroup })
     }
 
     /// Sets the flags of the programs.
@@ -43,6 +48,11 @@ impl Filter {
             shared.get("cgroups")?.update(&id.to_ne_bytes(), &[1], MapFlags::ANY).context(too_many)?;
         }
         Ok(())
+    }
+
+    /// The processes, by the kernel's numbers.
+    pub fn pids(&self) -> &[u32] {
+        &self.pids
     }
 
     /// The cgroup, from the hierarchy's root.

@@ -1,5 +1,6 @@
 //! The end of a recording: what a source can tell only then, the last of everything, the names of functions.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use bpfrec_format::{BlockType, EndReason, meta};
 use libbpf_rs::Link;
 
 use crate::session::{LOCK, Session};
+use crate::status::tell;
 use crate::writer::{Message, Outcome};
 use crate::{bpf, clock, stats};
 
@@ -68,7 +70,9 @@ impl Session {
     /// Ends the recording; returns the exit code.
     pub fn finish(mut self, reason: EndReason) -> Result<u8> {
         let ended = self.started.elapsed();
-        self.stopped = Some(Instant::now());
+        if self.stopped.get().is_none() {
+            self.stopped.set(Some(Instant::now()));
+        }
         self.bpf_time.stop();
         bpf::open_gate(&self.shared, false)?;
         // Detached before the last drain: nothing can come after it.
@@ -90,6 +94,7 @@ impl Session {
         }
         self.finish_unwinding()?;
         self.finish_jit();
+        self.ending.set(true);
         self.count_losses()?;
         if self.unsent > 0 {
             let now = clock::mono_ns();
@@ -97,6 +102,8 @@ impl Session {
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
         self.steps.begin_names();
+        // The signal that ended the recording is not the one that ends this.
+        self.stop.store(false, Ordering::Relaxed);
         self.write_symbols();
         self.count_refused();
         self.steps.end_names();
@@ -104,7 +111,9 @@ impl Session {
         let mut figures = self.figures();
         self.send(Message::Finish(reason));
         let progress = Arc::clone(&self.writer.progress);
-        let outcome = self.writer.join();
+        let (stuck, to_stdout) = (self.is_stuck(), self.args.output == Path::new("-"));
+        let outcome =
+            self.writer.join(&|waited| stuck || waited > LAST_CALL && (to_stdout || self.stop.load(Ordering::Relaxed)));
         figures.elapsed = ended;
         figures.bytes = progress.bytes.load(Ordering::Relaxed);
         figures.lost += progress.undefined_stacks.load(Ordering::Relaxed);
@@ -114,9 +123,9 @@ impl Session {
                 self.status.finish(figures, &path);
                 match reason {
                     EndReason::DiskFull => {
-                        eprintln!(
-                            "bpfrec: {path}: as little is left on the disk as --keep-free allows; the recording is whole up to there"
-                        );
+                        tell(&format!(
+                            "{path}: as little is left on the disk as --keep-free allows; the recording is whole up to there"
+                        ));
                         Ok(DISK_FULL)
                     }
                     EndReason::SizeLimit => {
@@ -130,7 +139,9 @@ impl Session {
             }
             Outcome::DiskFull => {
                 self.status.finish(figures, &path);
-                eprintln!("bpfrec: {path}: the disk is full; the recording is whole up to there");
+                tell(&format!(
+                    "{path}: the disk, a quota or the size that a file may have is full; the recording is whole up to there"
+                ));
                 Ok(DISK_FULL)
             }
         }

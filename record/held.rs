@@ -14,9 +14,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether tables of this type of block may wait.
+    /// Whether tables of this type of block may wait. Stacks may not: a file that ends here must define what its events
+    /// refer to.
     pub fn takes(block_type: BlockType) -> bool {
-        matches!(block_type, BlockType::Stacks | BlockType::Tasks | BlockType::Cgroups | BlockType::Maps)
+        matches!(block_type, BlockType::Tasks | BlockType::Cgroups | BlockType::Maps)
     }
 
     /// Keeps tables until [`Held::take`]; those of one type then fit into a block.
@@ -70,7 +71,7 @@ mod tests {
         let bpfrec_format::Column::List(frames) = &stacks[0].columns[5] else { panic!("{stacks:?}") };
         assert_eq!([frames.get(0), frames.get(2)], [&[5, 5], &[7, 7]]);
         (0..MOST).for_each(|i| held.add(BlockType::Stacks, vec![stack(i as u64)]));
-        assert!(held.is_full() && !Held::takes(BlockType::Loss));
+        assert!(held.is_full() && !Held::takes(BlockType::Stacks));
         held.take();
         assert!(!held.is_full() && held.take().is_empty());
     }

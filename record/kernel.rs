@@ -26,7 +26,7 @@ pub fn items() -> Vec<(String, String)> {
         ("kernel_build_id", hex(&build_id("/sys/kernel/notes"))),
         ("page_size", rustix::param::page_size().to_string()),
         ("cpus_online", file("/sys/devices/system/cpu/online")),
-        ("recorder_pid", std::process::id().to_string()),
+        ("recorder_pid", crate::pids::recorder().to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec()

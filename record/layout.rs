@@ -60,6 +60,10 @@ pub struct Config {
     pub copy_wake_bytes: u32,
     /// 1: the programs of offcpu write the rows of `sched_switch` too.
     pub switch_rows: u32,
+    /// Number of the cgroup hierarchy whose ids are told; 0: version 2.
+    pub cgroup_hierarchy: u32,
+    /// 1: it is that of the memory controller.
+    pub cgroup_memory: u32,
 }
 
 impl Config {
@@ -99,6 +103,8 @@ impl Config {
             self.unwind_bytes,
             self.copy_wake_bytes,
             self.switch_rows,
+            self.cgroup_hierarchy,
+            self.cgroup_memory,
         ];
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }

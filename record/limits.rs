@@ -1,21 +1,12 @@
 //! What this process may do and what this kernel has, said in one sentence where it is not enough.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
 use libbpf_rs::btf::{Btf, BtfType};
 
 /// Fails with a sentence unless BPF programs can be loaded here.
 pub fn check() -> Result<()> {
-    crate::rights::check()?;
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        bail!(
-            "this kernel has no type information (/sys/kernel/btf/vmlinux): a kernel built with CONFIG_DEBUG_INFO_BTF=y is \
-             needed, as the kernel itself checks the programs against it; that of another file would not do"
-        );
-    }
-    Ok(())
+    crate::rights::check()
 }
 
 /// Arguments of tracepoint `name` as BTF tells, `None` when the kernel has no such tracepoint.
@@ -49,9 +40,17 @@ pub fn parse_cpus(list: &str) -> Vec<u32> {
     cpus
 }
 
+/// CPUs that are plugged in, whether they run now or not: also in a container that is shown a few of the CPUs as all.
+pub fn present_cpus() -> Result<Vec<u32>> {
+    cpus("/sys/devices/system/cpu/present")
+}
+
 /// CPUs that run now.
 pub fn online_cpus() -> Result<Vec<u32>> {
-    let path = "/sys/devices/system/cpu/online";
+    cpus("/sys/devices/system/cpu/online")
+}
+
+fn cpus(path: &str) -> Result<Vec<u32>> {
     let cpus = parse_cpus(&std::fs::read_to_string(path).with_context(|| path.to_owned())?);
     if cpus.is_empty() { bail!("{path} names no CPU") } else { Ok(cpus) }
 }

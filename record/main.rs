@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -38,8 +39,19 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("bpfrec: {error:#}");
-            ExitCode::from(1)
+            // Where stderr is gone the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "bpfrec: {error:#}");
+            ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// Exit code of an error: lack of memory has its own.
+fn code_of(error: &anyhow::Error) -> u8 {
+    #[cfg(recorder)]
+    if error.is::<bpfrec::memory::NoMemory>() {
+        return bpfrec::memory::EXIT_CODE;
+    }
+    let _ = error;
+    1
 }

@@ -19,6 +19,11 @@ pub fn collect() {
     })));
 }
 
+/// All that libbpf has said since [`last`].
+pub fn all() -> String {
+    MESSAGES.lock().map(|messages| messages.concat()).unwrap_or_default()
+}
+
 /// The last lines of the verifier's log, or of whatever libbpf said, to append to an error; empty when it said nothing.
 pub fn last() -> String {
     let messages = MESSAGES.lock().map(|mut m| std::mem::take(&mut *m)).unwrap_or_default();

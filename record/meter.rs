@@ -105,6 +105,11 @@ impl Meter {
         self.samples.len() == 1
     }
 
+    /// So many CPUs run now.
+    pub fn of_cpus(&mut self, cpus: usize) {
+        self.cpus = cpus.max(1) as u64;
+    }
+
     /// What was before does not count any more.
     pub fn reset(&mut self) {
         self.samples.drain(..self.samples.len().saturating_sub(1));

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use crate::pids;
 use crate::processes::Mapping;
 
 /// How a file was found.
@@ -50,7 +51,7 @@ pub fn is_refused(m: &Mapping) -> bool {
 }
 
 fn by_mapping(m: &Mapping) -> Option<Found> {
-    let link = format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start + m.len);
+    let link = format!("{}/map_files/{:x}-{:x}", pids::proc(m.pid), m.start, m.start + m.len);
     let file = regular(openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?)?;
     // Another program may lie there by now: the process has run an exec since. On overlay file systems the device of a
     // mapping is another than the file's, so there the name has to do.
@@ -61,7 +62,7 @@ fn by_mapping(m: &Mapping) -> Option<Found> {
 
 fn in_root(pid: u32, path: &[u8]) -> Option<File> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = openat(CWD, format!("/proc/{pid}/root"), flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let root = openat(CWD, pids::proc(pid) + "/root", flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
     // Links in there must not lead out of that root into this one.
     let path = Path::new(OsStr::from_bytes(path));
     regular(openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?)

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use bpfrec_format::{Column, Registry, Table, events, meta};
@@ -13,9 +12,10 @@ use procfs::ProcResult;
 use procfs::process::{Process, Task};
 use rustc_hash::FxHashSet;
 
-use crate::clock;
+use crate::cgroups::Hierarchy;
 use crate::open::strip_deleted;
 use crate::seen::Shared;
+use crate::{clock, pids};
 
 /// An executable mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,11 +111,13 @@ impl Mapping {
 }
 
 /// All tasks, as rows of kind `task`: from the kernel by `iterator`, the link of the BPF program `dump_tasks`, and from
-/// /proc those that it leaves out (some guests' own kernels do so for process 1).
-pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) -> Result<Table> {
+/// /proc those that it leaves out (some guests' own kernels do so for process 1), or all where there is no iterator.
+pub fn tasks(iterator: Option<&Link>, registry: &Registry, hierarchy: &Hierarchy) -> Result<Table> {
     let mut rows = Vec::new();
-    let read = Iter::new(iterator).and_then(|mut iter| Ok(iter.read_to_end(&mut rows)?));
-    read.context("cannot read the kernel's tasks")?;
+    if let Some(iterator) = iterator {
+        let read = Iter::new(iterator).and_then(|mut iter| Ok(iter.read_to_end(&mut rows)?));
+        read.context("cannot read the kernel's tasks")?;
+    }
     let kind = registry.get(events::SCHED_FORK).context("sched_fork is not registered")?;
     let dumped = Table::from_rows(kind, &rows)?;
     let ints = |name: &str| dumped.column(kind, name).map_or(&[][..], Column::ints);
@@ -126,7 +128,7 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
     let mut table = Table::new(&meta::kind(meta::TASK));
     for i in 0..dumped.rows() {
         // One link a process; threads share it.
-        let exe = if tid[i] == pid[i] { exe(pid[i]) } else { Vec::new() };
+        let exe = if tid[i] == pid[i] { exe(pid[i] as u32) } else { Vec::new() };
         table.push(&[
             ts[i].into(),
             tid[i].into(),
@@ -142,12 +144,16 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
             mnt_ns[i].into(),
         ]);
     }
+    // Of another pid namespace /proc has other numbers, and no such guest has been seen.
+    if !pids::are_hosts() {
+        return Ok(table);
+    }
     let known: FxHashSet<u64> = tid.iter().copied().collect();
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
         for task in process.tasks().into_iter().flatten().flatten() {
             if !known.contains(&(task.tid as u64)) {
                 // A task that has ended meanwhile needs no row.
-                let _ = push_from_proc(&mut table, &process, &task, cgroup_mount);
+                let _ = push_from_proc(&mut table, &process, &task, hierarchy);
             }
         }
     }
@@ -155,20 +161,21 @@ pub fn tasks(iterator: &Link, registry: &Registry, cgroup_mount: Option<&Path>) 
 }
 
 /// Path of a process's program.
-fn exe(pid: u64) -> Vec<u8> {
-    let link = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().into_os_string().into_vec();
+fn exe(pid: u32) -> Vec<u8> {
+    let link = fs::read_link(pids::proc(pid) + "/exe").unwrap_or_default().into_os_string().into_vec();
     strip_deleted(&link).to_vec()
 }
 
 /// What /proc knows of a task. Start times there are in ticks of the boot clock.
-fn push_from_proc(table: &mut Table, process: &Process, task: &Task, mount: Option<&Path>) -> ProcResult<()> {
+fn push_from_proc(table: &mut Table, process: &Process, task: &Task, hierarchy: &Hierarchy) -> ProcResult<()> {
     let (status, stat) = (task.status()?, task.stat()?);
     let boot_ns = stat.starttime * (1_000_000_000 / procfs::ticks_per_second());
-    let path = process.cgroups()?.0.into_iter().find(|c| c.hierarchy == 0).map(|c| c.pathname).unwrap_or_default();
-    let group = mount.and_then(|m| fs::metadata(m.join(path.trim_start_matches('/'))).ok());
+    let here = process.cgroups()?.0.into_iter().find(|c| c.hierarchy == hierarchy.number);
+    let path = here.map(|c| c.pathname).unwrap_or_default();
+    let group = hierarchy.mount.as_ref().and_then(|m| fs::metadata(m.join(path.trim_start_matches('/'))).ok());
     let namespaces = process.namespaces()?.0;
     let namespace = |name: &str| namespaces.get(std::ffi::OsStr::new(name)).map_or(0, |ns| ns.identifier);
-    let exe = if task.tid == process.pid { exe(process.pid as u64) } else { Vec::new() };
+    let exe = if task.tid == process.pid { exe(process.pid as u32) } else { Vec::new() };
     table.push(&[
         clock::mono_ns().into(),
         (task.tid as u64).into(),
@@ -191,15 +198,10 @@ fn push_from_proc(table: &mut Table, process: &Process, task: &Task, mount: Opti
 pub fn mappings(seen: &Shared) -> Table {
     let mut table = Table::new(&meta::kind(meta::MAPPING));
     let ts_ns = clock::mono_ns();
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    pids.sort_unstable();
-    for pid in pids {
-        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let mount_ns = fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |ns| ns.ino());
+    for pid in pids::all() {
+        let folder = pids::proc(pid);
+        let maps = fs::read(format!("{folder}/maps")).unwrap_or_default();
+        let mount_ns = fs::metadata(format!("{folder}/ns/mnt")).map_or(0, |ns| ns.ino());
         seen.lock().images.enter(pid, mount_ns);
         for mut mapping in maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, ts_ns)) {
             seen.lock().map(&mut mapping, false);

@@ -1,7 +1,7 @@
 //! Drains the rings: events into a chunk a CPU, stack definitions and task events into tables.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Kind, Registry, Source, Table, meta};
-use libbpf_rs::{RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{Timespec, epoll};
 
@@ -28,6 +28,9 @@ pub const POLL: Duration = Duration::from_millis(200);
 pub const IDLE_POLL: Duration = Duration::from_millis(800);
 /// Events at a look below which a machine is idle.
 const IDLE: u64 = 1024;
+
+/// Unwound stacks that are known to be defined, at the most.
+const DEFINED: usize = 1 << 18;
 
 /// Events that are taken from a ring at once.
 const BATCH: usize = 1 << 16;
@@ -173,6 +176,10 @@ impl Drained {
 
     /// Takes a sample whose stack has been walked.
     pub fn unwound(&mut self, sample: &Unwound) {
+        // To define a stack again does no harm.
+        if self.defined.len() >= DEFINED {
+            self.defined.clear();
+        }
         if let Some(s) = &sample.stack
             && self.defined.insert(s.id)
         {
@@ -186,13 +193,17 @@ impl Drained {
                 s.frames[..].into(),
             ]);
         }
-        match self.cpus.iter().position(|c| c.chunk.stream == sample.cpu) {
-            Some(slot) => {
-                let taken = self.events(slot, &sample.row);
-                debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
-            }
-            None => debug_assert!(false, "CPU {} has no ring", sample.cpu),
-        }
+        let slot = self.slot_of(sample.cpu);
+        let taken = self.events(slot, &sample.row);
+        debug_assert_eq!(taken, sample.row.len(), "a sample with a copied stack is no event");
+    }
+
+    /// Where the events of a CPU are gathered.
+    fn slot_of(&mut self, cpu: u32) -> usize {
+        self.cpus.iter().position(|c| c.chunk.stream == cpu).unwrap_or_else(|| {
+            self.cpus.push(Cpu::new(cpu));
+            self.cpus.len() - 1
+        })
     }
 
     /// A new segment: stacks are defined anew.
@@ -233,7 +244,8 @@ impl Drained {
 pub struct Rings {
     /// One a CPU, so that none can starve the others.
     events: Vec<RingBuffer<'static>>,
-    cpus: Vec<u32>,
+    /// Those that have a ring, and the slots of their events.
+    cpus: Vec<(u32, usize)>,
     batches: Option<Batches>,
     /// When the batches were last flushed.
     flushed: Instant,
@@ -261,7 +273,7 @@ impl Rings {
         let drained = Rc::new(RefCell::new(Drained {
             registry,
             shapes,
-            cpus: shared.rings.iter().map(|(cpu, _)| Cpu::new(*cpu)).collect(),
+            cpus: Vec::new(),
             full: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
             tasks: FxHashMap::default(),
@@ -269,17 +281,6 @@ impl Rings {
             defined: FxHashSet::default(),
             kept: [0; 16],
         }));
-        let mut events = Vec::new();
-        for (slot, (_, ring)) in shared.rings.iter().enumerate() {
-            let drained = Rc::clone(&drained);
-            let mut builder = RingBufferBuilder::new();
-            builder.add(ring, move |row| {
-                let taken = drained.borrow_mut().events(slot, row);
-                debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
-                0
-            })?;
-            events.push(builder.build().context("cannot map a ring")?);
-        }
         let mut builder = RingBufferBuilder::new();
         let of_tasks = Rc::clone(&drained);
         builder.add(shared.get("task_ring")?, move |row| {
@@ -304,26 +305,54 @@ impl Rings {
             copies = Some(builder.build().context("cannot map the ring of stack copies")?);
         }
         let filling = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
-        // Edge-triggered: otherwise the few events that come while a ring is drained would wake us again at once.
-        let when = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        let copy_ring = shared.get("copy_ring").ok().map(AsFd::as_fd);
-        for ring in shared.rings.iter().map(|(_, ring)| ring.as_fd()).chain(copy_ring) {
-            epoll::add(&filling, ring, epoll::EventData::new_u64(0), when).context("epoll")?;
-        }
-        let cpus = shared.rings.iter().map(|(cpu, _)| *cpu).collect();
-        let flushed = Instant::now();
-        Ok(Rings {
-            events,
-            cpus,
+        let mut rings = Rings {
+            events: Vec::new(),
+            cpus: Vec::new(),
             batches: None,
-            flushed,
+            flushed: Instant::now(),
             filling,
             looked: 0,
             idle: false,
             definitions,
             copies,
             drained,
-        })
+        };
+        for name in ["copy_ring", "task_ring", "stack_ring"] {
+            if let Ok(ring) = shared.get(name) {
+                rings.wakes(ring)?;
+            }
+        }
+        for (cpu, ring) in &shared.rings {
+            rings.add_cpu(*cpu, ring)?;
+        }
+        Ok(rings)
+    }
+
+    /// From now on the ring of `cpu` is drained too.
+    pub fn add_cpu(&mut self, cpu: u32, ring: &MapHandle) -> Result<()> {
+        let slot = self.drained.borrow_mut().slot_of(cpu);
+        let drained = Rc::clone(&self.drained);
+        let mut builder = RingBufferBuilder::new();
+        builder.add(ring, move |row| {
+            let taken = drained.borrow_mut().events(slot, row);
+            debug_assert_eq!(taken, row.len(), "a ring carried bytes that are no event");
+            0
+        })?;
+        self.wakes(ring)?;
+        self.events.push(builder.build().context("cannot map a ring")?);
+        self.cpus.push((cpu, slot));
+        Ok(())
+    }
+
+    /// Edge-triggered: otherwise the few events that come while a ring is drained would wake us again at once.
+    fn wakes(&self, ring: &MapHandle) -> Result<()> {
+        let when = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.filling, ring, epoll::EventData::new_u64(0), when).context("epoll")
+    }
+
+    /// Whether `cpu` has a ring.
+    pub fn has(&self, cpu: u32) -> bool {
+        self.cpus.iter().any(|(of, _)| *of == cpu)
     }
 
     /// From now on what lies in `batches` is drained too.
@@ -348,9 +377,9 @@ impl Rings {
     pub fn drain(&mut self, all: bool) -> Result<()> {
         if let Some(batches) = self.batches.as_ref().filter(|_| all || self.flushed.elapsed() >= POLL) {
             self.flushed = Instant::now();
-            for (slot, cpu) in self.cpus.iter().enumerate() {
+            for (cpu, slot) in &self.cpus {
                 let rows = batches.flush(*cpu)?;
-                self.drained.borrow_mut().events(slot, &rows);
+                self.drained.borrow_mut().events(*slot, &rows);
             }
         }
         for ring in &self.events {

@@ -1,12 +1,10 @@
 //! A new segment in the making. What runs is read on a thread of its own, for that takes longer than the rings last;
 //! what changes meanwhile goes to the old segment and, again, to the new one.
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow};
 use bpfrec_format::{BlockType, Table};
-use libbpf_rs::Link;
 
 use crate::snapshot::{Snapshot, Tables};
 
@@ -20,9 +18,9 @@ pub struct Rotation {
 
 impl Rotation {
     /// Begins to read what runs.
-    pub fn start(mut snapshot: Snapshot, iterator: Arc<Link>) -> Result<Rotation> {
+    pub fn start(mut snapshot: Snapshot) -> Result<Rotation> {
         let take = move || {
-            let tables = snapshot.take(&iterator).map(|(tables, _)| tables);
+            let tables = snapshot.take().map(|(tables, _)| tables);
             (snapshot, tables)
         };
         let thread = std::thread::Builder::new().name("bpfrec-snapshot".into()).spawn(take)?;

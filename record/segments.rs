@@ -12,19 +12,29 @@ use bpfrec_format::pack::Packer;
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Block, BlockType, EndReason, Error, SegmentIds, SegmentWriter, Table, meta};
 
-use crate::disk::Disk;
+use crate::behind::Behind;
 use crate::held::Held;
 use crate::output::{self, Output};
 use crate::stacks::Stacks;
+use crate::status::tell;
 use crate::steps::thread_ns;
 use crate::writer::{Message, Outcome, Plan, Progress};
+
+#[cfg(test)]
+mod faults;
 
 /// Chunks that may wait: 16 MiB of rows.
 pub const QUEUE: usize = 64;
 
+/// Makes the file of a segment; with the second it may replace one.
+type Create = Box<dyn Fn(&Path, bool) -> Result<Output> + Send>;
+
 /// The segments of a trace.
 pub struct Segments {
     plan: Plan,
+    create: Create,
+    /// Its lock tells other recordings that this one writes here.
+    _directory: Option<fs::File>,
     /// What the other threads look at.
     pub progress: Arc<Progress>,
     current: Option<SegmentWriter<Output>>,
@@ -35,18 +45,26 @@ pub struct Segments {
     compressor: Compressor,
     packer: Packer,
     held: Held,
-    disk: Disk,
 }
 
 impl Segments {
     /// Creates the first segment.
+    ///
+    /// # Errors
+    /// When the output cannot be made, or its first blocks not written; then nothing is left of it.
     pub fn open(plan: Plan) -> Result<Self> {
-        if plan.rotates {
-            make_directory(&plan.path, plan.force)?;
-        }
+        let behind = Behind::start()?;
+        Segments::with(plan, Arc::default(), Box::new(move |path, force| output::create(path, force, Some(&behind))))
+    }
+
+    /// As [`Segments::open`], with another way to make files.
+    fn with(plan: Plan, progress: Arc<Progress>, create: Create) -> Result<Self> {
+        let directory = if plan.rotates { Some(make_directory(&plan.path, plan.force)?) } else { None };
         let mut segments = Segments {
             plan,
-            progress: Arc::default(),
+            create,
+            _directory: directory,
+            progress,
             current: None,
             number: 0,
             next_seq: 0,
@@ -55,7 +73,6 @@ impl Segments {
             compressor: Compressor::new(LEVEL)?,
             packer: Packer::default(),
             held: Held::default(),
-            disk: Disk::start()?,
         };
         segments.begin()?;
         Ok(segments)
@@ -67,20 +84,21 @@ impl Segments {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let out = if self.plan.rotates {
-            Output::File(output::create(&self.segment_path(true), false, &self.disk)?)
-        } else if self.plan.path == Path::new("-") {
-            Output::Stdout(io::stdout(), 0)
-        } else {
-            Output::File(output::create(&self.plan.path, self.plan.force, &self.disk)?)
-        };
+        let to_stdout = !self.plan.rotates && self.plan.path == Path::new("-");
+        let path = if self.plan.rotates { self.segment_path(true) } else { self.plan.path.clone() };
+        let force = self.plan.force && !self.plan.rotates;
+        let out = if to_stdout { output::stdout()? } else { (self.create)(&path, force)? };
         let ids = SegmentIds { trace_id: self.plan.trace_id, segment: self.number, first_seq: self.next_seq };
         let mut items = self.plan.items.clone();
         if let Some(last) = self.next_seq.checked_sub(1) {
             items.push(("previous_segment_seq".into(), last.to_string()));
         }
         let writer = SegmentWriter::new(out, ids, &self.plan.registry, &items);
-        self.current = Some(writer.with_context(|| format!("cannot write {}", self.plan.path.display()))?);
+        if writer.is_err() && !to_stdout {
+            // Nobody could read it, and it would be in the way of the next recording.
+            let _ = fs::remove_file(&path);
+        }
+        self.current = Some(writer.with_context(|| format!("cannot write {}", path.display()))?);
         Ok(())
     }
 
@@ -91,19 +109,20 @@ impl Segments {
             let finish = matches!(message, Message::Finish(_));
             match self.take(message, waiting) {
                 Ok(()) => {}
-                Err(error) if is_disk_full(&error) => {
+                Err(error) => {
                     self.progress.failed.store(true, Ordering::Relaxed);
-                    self.finish_full_disk()?;
-                    return Ok(Outcome::DiskFull);
+                    let full = is_full(&error);
+                    self.end_early(if full { EndReason::DiskFull } else { EndReason::WriteError });
+                    self.count_bytes();
+                    return if full { Ok(Outcome::DiskFull) } else { Err(error) };
                 }
-                Err(error) => return Err(error),
             }
             self.count_bytes();
             if finish {
-                break;
+                return Ok(Outcome::Whole);
             }
         }
-        Ok(Outcome::Whole)
+        Err(anyhow!("the end did not come through in time"))
     }
 
     fn take(&mut self, message: Message, waiting: usize) -> Result<()> {
@@ -214,16 +233,15 @@ impl Segments {
         self.plan.max_bytes.map_or(Ok(()), |max| remove_oldest(&self.plan.path, max))
     }
 
-    /// The disk is full: the segment ends after its last whole block, in the space that was reserved for that.
-    fn finish_full_disk(&mut self) -> Result<()> {
-        let Some(writer) = self.current.as_mut() else { return Ok(()) };
+    /// After an error the segment ends with its last whole block, where the disk lets it: in the space that was reserved for that.
+    fn end_early(&mut self, reason: EndReason) {
+        let Some(writer) = self.current.as_mut() else { return };
         let whole = writer.bytes();
-        writer.get_mut().rewind(whole)?;
-        // Even without its end the file is whole up to here; set_len in flush() would not come without it.
-        if let Err(error) = self.end(EndReason::DiskFull) {
-            eprintln!("bpfrec: the end of the segment could not be written ({error:#}); all before it can be read");
+        let rewound = writer.get_mut().rewind(whole);
+        if let Err(error) = rewound.map_err(Into::into).and_then(|()| self.end(reason)) {
+            self.current = None;
+            tell(&format!("the end of the segment could not be written ({error:#}); all before it can be read"));
         }
-        Ok(())
     }
 
     fn count_bytes(&self) {
@@ -234,22 +252,24 @@ impl Segments {
     }
 }
 
-fn is_disk_full(error: &anyhow::Error) -> bool {
+fn is_full(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|e| match e.downcast_ref::<Error>() {
         Some(Error::Io(io)) => Some(io),
         _ => e.downcast_ref::<io::Error>(),
     });
-    io.is_some_and(|e| matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)))
+    io.is_some_and(output::is_full)
 }
 
-/// An empty directory for segments; with `force` the segments of an earlier recording go.
-fn make_directory(path: &Path, force: bool) -> Result<()> {
+/// An empty directory for segments, locked while it is open; with `force` the segments of an earlier recording go.
+fn make_directory(path: &Path, force: bool) -> Result<fs::File> {
     use std::os::unix::fs::DirBuilderExt;
     if let Err(error) = fs::DirBuilder::new().mode(0o700).create(path)
         && error.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(error).with_context(|| format!("cannot create the directory {}", path.display()));
     }
+    let directory = fs::File::open(path).with_context(|| format!("cannot read the directory {}", path.display()))?;
+    output::lock(&directory, path)?;
     let old = segments_of(path)?;
     if !old.is_empty() && !force {
         return Err(anyhow!("{} holds a recording: --force replaces it", path.display()));
@@ -257,7 +277,7 @@ fn make_directory(path: &Path, force: bool) -> Result<()> {
     for (segment, _) in old {
         fs::remove_file(&segment).with_context(|| format!("cannot remove {}", segment.display()))?;
     }
-    Ok(())
+    Ok(directory)
 }
 
 /// Segment files of a directory with their sizes, oldest first.

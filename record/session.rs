@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{BlockType, EndReason, Registry, Table, meta};
-use libbpf_rs::{Link, MapCore as _, MapFlags};
+use libbpf_rs::{MapCore as _, MapFlags};
 
 use crate::args::RecordArgs;
 use crate::bpf::{Loaded, SharedMaps};
 use crate::bpf_time::BpfTime;
+use crate::clock::Clocks;
 use crate::command::Running;
 use crate::finish::LAST_CALL;
 use crate::held::Held;
 use crate::hits::Hits;
+use crate::hotplug::Hotplug;
 use crate::jit::Jit;
 use crate::processes::Mapping;
 use crate::rings::{CHUNK_AGE, IDLE_POLL, POLL, Rings};
@@ -65,8 +67,10 @@ fn check_output(args: &RecordArgs) -> Result<()> {
         if std::io::stdout().is_terminal() {
             bail!("stdout is a terminal, and a trace is not text: redirect it, or use -o FILE");
         }
-    } else if !args.force && !args.rotates() && args.output.symlink_metadata().is_ok() {
-        bail!("{path} exists: --force replaces it, -o FILE writes elsewhere");
+    } else if !args.rotates() {
+        crate::output::check(&args.output, args.force)?;
+    } else if args.output.exists() && !args.output.is_dir() {
+        bail!("{path} is no directory, and segments need one: -o DIR");
     }
     Ok(())
 }
@@ -81,6 +85,8 @@ pub(crate) struct Session {
     pub shared: SharedMaps,
     /// The task programs.
     pub tasks: Loaded,
+    /// Those that translate pids, where that is needed.
+    pub _pids: Option<Loaded>,
     pub sources: Vec<Attached>,
     pub rings: Rings,
     /// Walks user stacks, where that is asked for.
@@ -93,13 +99,14 @@ pub(crate) struct Session {
     pub hits: Hits,
     /// The thread that the kernel's records wake.
     pub watch: Watch,
+    /// CPUs that come and go.
+    pub hotplug: Hotplug,
     /// Away while a rotation uses it.
     pub snapshot: Option<Snapshot>,
     pub rotation: Option<Rotation>,
-    /// Link of the task iterator.
-    pub iterator: Arc<Link>,
     pub losses: Losses,
     pub bpf_time: BpfTime,
+    pub clocks: Clocks,
     /// CPU time of this thread.
     pub steps: DrainSteps,
     /// What the recording may cost.
@@ -115,7 +122,9 @@ pub(crate) struct Session {
     pub exit_code: u8,
     pub started: Instant,
     pub segment_started: Instant,
-    pub stopped: Option<Instant>,
+    pub stopped: Cell<Option<Instant>>,
+    /// Whether the last messages are sent, which the writer gets all the time that it needs for.
+    pub ending: Cell<bool>,
     /// Number of the segment, as the BPF programs know it.
     pub epoch: u32,
     pub wakeups: u64,
@@ -131,8 +140,25 @@ impl Session {
         if matches!(message, Message::Tables(of, _) if Held::takes(of)) {
             self.held.set(self.held.get().or_else(|| Some(Instant::now())));
         }
-        let late = || self.stopped.is_some_and(|at| at.elapsed() > LAST_CALL);
-        self.writer.send(message, &late).is_ok()
+        let give_up = || if self.ending.get() { self.is_stuck() } else { self.is_late() };
+        self.writer.send(message, &give_up).is_ok()
+    }
+
+    /// Whether the recording was to stop some time ago. Asked while the writer takes nothing: then nobody else looks.
+    fn is_late(&self) -> bool {
+        let due = self.stop.load(Ordering::Relaxed) || self.args.duration.is_some_and(|d| self.started.elapsed() >= d);
+        if due && self.stopped.get().is_none() {
+            self.stopped.set(Some(Instant::now()));
+        }
+        // Begins to look at what the writer does.
+        self.writer.stalled();
+        self.stopped.get().is_some_and(|at| at.elapsed() > LAST_CALL)
+    }
+
+    /// Whether the output takes nothing any more. A disk, however slow, is waited for, until somebody asks again to stop.
+    pub fn is_stuck(&self) -> bool {
+        let again = self.args.output == Path::new("-") || self.stop.load(Ordering::Relaxed);
+        self.writer.stalled() > LAST_CALL && again
     }
 
     /// Adds a fact to the header: HEADER blocks may come at any time.
@@ -149,8 +175,12 @@ impl Session {
             // Nothing but a look tells that the command has ended.
             self.rings.wait(if self.command.is_some() { left.min(POLL) } else { left });
             self.wakeups += 1;
+            self.follow_cpus()?;
             let reason = self.over()?;
             self.drain(false)?;
+            if let Some(clocks) = self.clocks.look() {
+                self.send(Message::Tables(BlockType::Clock, vec![clocks]));
+            }
             if reason.is_some() || second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
                 self.count_losses()?;
@@ -312,7 +342,7 @@ impl Session {
             if let Some(mut seen) = self.seen.lock_within(LOCK) {
                 seen.binaries.next_segment();
             }
-            self.rotation = Some(Rotation::start(snapshot, Arc::clone(&self.iterator))?);
+            self.rotation = Some(Rotation::start(snapshot)?);
         }
         Ok(())
     }

@@ -157,6 +157,11 @@ impl Budget {
         })
     }
 
+    /// So many CPUs run now: shares are of all of them.
+    pub fn of_cpus(&mut self, cpus: usize) {
+        self.meter.of_cpus(cpus);
+    }
+
     /// Whether there is anything to keep.
     fn is_any(&self) -> bool {
         self.cpu_ppm.is_some() || self.rss_bytes.is_some() || self.size_bytes.is_some() || self.disk.is_some()

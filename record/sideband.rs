@@ -2,15 +2,16 @@
 //! build id and before the process can run a single instruction of it, so that a process that lives a millisecond has
 //! its mappings in the file; forks, execs, exits and changes of namespace; symbols of BPF programs that come and go.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use linux_perf_event_reader::{
     EventRecord, Mmap2FileId, PerfEventAttr, RawData, RawEventRecord, RecordParseInfo, RecordType,
 };
 use perf_event_open_sys::bindings as sys;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::open::strip_deleted;
 use crate::perf_ring::PerfRing;
+use crate::pids;
 use crate::processes::Mapping;
 
 /// Kinds of namespaces in the order of the kernel's record.
@@ -20,8 +21,9 @@ pub const MOUNT: usize = 5;
 
 /// The dummy events.
 pub struct Sideband {
-    /// One a CPU.
-    pub rings: Vec<PerfRing>,
+    /// One for each CPU that runs, by its number.
+    pub rings: FxHashMap<u32, PerfRing>,
+    build_ids: bool,
     parse: RecordParseInfo,
     /// Records that the kernel could not write, since the last [`Sideband::take_lost`].
     lost: u64,
@@ -74,38 +76,55 @@ fn attr(build_id: bool) -> sys::perf_event_attr {
 impl Sideband {
     /// Whether records have build ids: Linux 5.12 and later. Older kernels refuse the bit.
     pub fn tells_build_ids(cpus: &[u32]) -> bool {
-        cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok())
+        cpus.iter().any(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok())
     }
 
     /// Whether this thread may open such events.
     pub fn is_permitted(cpus: &[u32]) -> bool {
-        cpus.first().is_some_and(|cpu| PerfRing::open(&mut attr(false), *cpu).is_ok())
+        cpus.iter().any(|cpu| PerfRing::open(&mut attr(false), *cpu).is_ok())
     }
 
-    /// Opens and enables an event on each CPU.
+    /// Opens and enables an event on each of `cpus` that runs.
+    ///
+    /// # Errors
+    /// When there is a CPU that cannot be watched, or none that runs.
     pub fn open(cpus: &[u32]) -> Result<Sideband> {
-        let mut attr = attr(Self::tells_build_ids(cpus));
-        let mut rings = Vec::new();
-        for &cpu in cpus {
-            let ring = PerfRing::open(&mut attr, cpu);
-            let ring = ring.with_context(|| format!("cannot watch mappings on CPU {cpu} (perf_event_open)"))?;
-            ring.enable().context("cannot enable the dummy perf event")?;
-            rings.push(ring);
-        }
+        let build_ids = Self::tells_build_ids(cpus);
+        let attr = attr(build_ids);
         // SAFETY: any bytes of a perf_event_attr may be read; it has no padding that is not part of a bit field.
         let bytes =
             unsafe { std::slice::from_raw_parts((&raw const attr).cast::<u8>(), size_of::<sys::perf_event_attr>()) };
         let parsed = PerfEventAttr::parse::<_, byteorder::NativeEndian>(bytes).context("perf_event_attr")?;
         let endian = linux_perf_event_reader::Endianness::NATIVE;
         let parse = RecordParseInfo::new(&parsed.0, endian);
-        Ok(Sideband { rings, parse, lost: 0, began: FxHashSet::default() })
+        let mut sideband =
+            Sideband { rings: FxHashMap::default(), build_ids, parse, lost: 0, began: FxHashSet::default() };
+        for &cpu in cpus {
+            sideband.open_on(cpu)?;
+        }
+        if sideband.rings.is_empty() { bail!("no CPU can be watched (perf_event_open)") } else { Ok(sideband) }
+    }
+
+    /// Opens and enables an event on `cpu`, in the place of the one that it had before it went away. Read that first.
+    /// Returns it, or `None` when the CPU does not run.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason.
+    pub fn open_on(&mut self, cpu: u32) -> Result<Option<&PerfRing>> {
+        let ring = match PerfRing::open(&mut attr(self.build_ids), cpu) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            ring => ring.with_context(|| format!("cannot watch mappings on CPU {cpu} (perf_event_open)"))?,
+        };
+        ring.enable().context("cannot enable the dummy perf event")?;
+        self.rings.insert(cpu, ring);
+        Ok(self.rings.get(&cpu))
     }
 
     /// Records since the last call with their times, CLOCK_MONOTONIC, in order.
     pub fn read(&mut self) -> Vec<(u64, Record)> {
         let mut records = Vec::new();
         let (parse, lost, began) = (self.parse, &mut self.lost, &mut self.began);
-        for ring in &self.rings {
+        for ring in self.rings.values() {
             ring.read(|kind, misc, body| {
                 let raw = RawEventRecord::new(RecordType(kind), misc, RawData::Single(body), parse);
                 let ts_ns = raw.timestamp().unwrap_or_default();
@@ -135,13 +154,15 @@ impl Sideband {
     }
 }
 
+/// Who lives in no pid namespace below the recorder's has the number 0 here, or -1, and is left out.
 fn task(record: EventRecord<'_>, ts_ns: u64) -> Option<Record> {
+    let kernels = |pid: i32| u32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(pids::kernels);
     match record {
-        EventRecord::Mmap2(m) if m.pid > 0 => {
+        EventRecord::Mmap2(m) => {
             let path = m.path.as_slice();
             let mut mapping = Mapping {
                 ts_ns,
-                pid: m.pid as u32,
+                pid: kernels(m.pid)?,
                 start: m.address,
                 len: m.length,
                 offset: m.page_offset,
@@ -156,9 +177,11 @@ fn task(record: EventRecord<'_>, ts_ns: u64) -> Option<Record> {
             }
             Some(Record::Map(mapping))
         }
-        EventRecord::Fork(f) if f.pid != f.ppid => Some(Record::Fork { pid: f.pid as u32, parent: f.ppid as u32 }),
-        EventRecord::Comm(c) if c.is_execve => Some(Record::Exec { pid: c.pid as u32 }),
-        EventRecord::Exit(e) if e.pid == e.tid => Some(Record::Exit { pid: e.pid as u32 }),
+        EventRecord::Fork(f) if f.pid != f.ppid => {
+            Some(Record::Fork { pid: kernels(f.pid)?, parent: kernels(f.ppid).unwrap_or(0) })
+        }
+        EventRecord::Comm(c) if c.is_execve => Some(Record::Exec { pid: kernels(c.pid)? }),
+        EventRecord::Exit(e) if e.pid == e.tid => Some(Record::Exit { pid: kernels(e.pid)? }),
         _ => None,
     }
 }
@@ -175,7 +198,8 @@ fn namespaces(body: &[u8], began: &mut FxHashSet<u32>) -> Option<Record> {
         *inode = u64::from_ne_bytes(int(body, 16 + 16 * i + 8)?) as u32;
     }
     let (pid, tid) = (u32::from_ne_bytes(int(body, 0)?), u32::from_ne_bytes(int(body, 4)?));
-    Some(Record::Namespaces { pid, tid, inodes, moved: !began.remove(&tid) })
+    let moved = !began.remove(&tid);
+    Some(Record::Namespaces { pid: pids::kernels(pid)?, tid: pids::kernels(tid)?, inodes, moved })
 }
 
 /// `u64 addr; u32 len; u16 type, flags; char name[]`.

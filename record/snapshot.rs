@@ -6,6 +6,7 @@ use anyhow::Result;
 use bpfrec_format::{BlockType, Registry, Table};
 use libbpf_rs::Link;
 
+use crate::cgroups::Hierarchy;
 use crate::seen::Shared;
 use crate::{cgroups, clock, kernel, processes};
 
@@ -16,24 +17,25 @@ pub type Tables = Vec<(BlockType, Table)>;
 pub struct Snapshot {
     registry: Arc<Registry>,
     seen: Shared,
-    cgroup_mount: Option<std::path::PathBuf>,
+    hierarchy: Hierarchy,
+    tasks: Option<Link>,
     /// The kernel's functions.
     functions: Result<kernel::List>,
 }
 
 impl Snapshot {
-    /// Nothing is read yet.
-    pub fn new(registry: Arc<Registry>, seen: Shared) -> Self {
-        Snapshot { registry, seen, cgroup_mount: cgroups::mount_point(), functions: kernel::List::of_functions() }
+    /// Nothing is read yet. `tasks` is the link of the task iterator; `None`: only /proc knows them.
+    pub fn new(registry: Arc<Registry>, seen: Shared, hierarchy: Hierarchy, tasks: Option<Link>) -> Self {
+        Snapshot { registry, seen, hierarchy, tasks, functions: kernel::List::of_functions() }
     }
 
-    /// Reads everything. `tasks` is the link of the task iterator. Warnings are returned, not printed.
-    pub fn take(&mut self, tasks: &Link) -> Result<(Tables, Vec<String>)> {
-        let mut warnings = Vec::new();
+    /// Reads everything. Warnings are returned, not printed.
+    pub fn take(&mut self) -> Result<(Tables, Vec<String>)> {
+        let mut warnings: Vec<_> = self.hierarchy.warning().into_iter().collect();
         let mut tables = vec![
             (BlockType::Clock, clock::pair()),
-            (BlockType::Tasks, processes::tasks(tasks, &self.registry, self.cgroup_mount.as_deref())?),
-            (BlockType::Cgroups, cgroups::snapshot(self.cgroup_mount.as_deref())),
+            (BlockType::Tasks, processes::tasks(self.tasks.as_ref(), &self.registry, &self.hierarchy)?),
+            (BlockType::Cgroups, cgroups::snapshot(self.hierarchy.mount.as_deref())),
             (BlockType::Maps, processes::mappings(&self.seen)),
         ];
         let modules = self.seen.lock().modules.as_mut().and_then(|modules| modules.table(&|_| true));
@@ -51,9 +53,6 @@ impl Snapshot {
                 }
             }
             Err(error) => warnings.push(format!("kernel frames will have no names: {error:#}")),
-        }
-        if self.cgroup_mount.is_none() {
-            warnings.push("no cgroup v2 hierarchy is mounted, so cgroups will have ids but no paths".into());
         }
         Ok((tables, warnings))
     }

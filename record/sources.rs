@@ -21,13 +21,17 @@ use crate::layout::Config;
 pub struct Context<'a> {
     /// The kernel's types.
     pub btf: &'a Btf<'a>,
+    /// They are of a file: only raw tracepoints can be had.
+    pub raw: bool,
     /// Configuration of the BPF programs.
     pub config: Config,
     /// The command line.
     pub args: &'a RecordArgs,
+    /// The processes that are recorded, by the kernel's numbers; none: all.
+    pub pids: &'a [u32],
     /// The cgroup that is recorded, from the hierarchy's root.
     pub cgroup: Option<&'a str>,
-    /// CPUs that run.
+    /// CPUs that are plugged in; some may not run.
     pub cpus: &'a [u32],
 }
 
@@ -43,6 +47,12 @@ pub trait Source {
     fn attach(&self, context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {
         let _ = context;
         loaded.attach(&crate::bpf::attach_one)
+    }
+
+    /// A CPU runs that did not before, or that was away since: what is bound to CPUs must be made for it.
+    fn cpu_came(&self, cpu: u32, loaded: &mut Loaded) -> Result<()> {
+        let _ = (cpu, loaded);
+        Ok(())
     }
 
     /// Facts for the file's header.
@@ -92,7 +102,7 @@ pub fn all() -> Vec<Box<dyn Source>> {
         Box::new(block::Block),
         Box::new(malloc::Malloc::default()),
         Box::new(kmem::Kmem),
-        Box::new(profile::Profile),
+        Box::<profile::Profile>::default(),
     ]
 }
 

@@ -8,17 +8,29 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// Bytes of definitions that are remembered from the segment before.
 const REMEMBERED: usize = 16 << 20;
 
+/// Ids that are known at the most are twice as many. The programs' own table (`defined`) is much smaller: what was not seen
+/// among so many others is defined anew before it is referred to again.
+const KNOWN: usize = 1 << 19;
+/// Undefined ids that are looked after at the most; of more each event counts.
+const AWAITED: usize = 1 << 16;
+
 /// One definition: its row, without the id.
 type Row = (u64, u64, u64, u64, Box<[u64]>);
 
 /// Definitions of the current segment and of the one before.
 #[derive(Default)]
 pub struct Stacks {
-    defined: FxHashMap<u64, Option<Row>>,
+    /// Defined or referred to of late, and what was so before that.
+    defined: FxHashSet<u64>,
+    older: FxHashSet<u64>,
+    /// Definitions of this segment, as far as they fit in.
+    rows: FxHashMap<u64, Row>,
     before: FxHashMap<u64, Row>,
     remembered: usize,
     /// Ids that events referred to before their definition came.
     awaited: FxHashMap<u64, u64>,
+    /// Events that referred to more of such ids.
+    unawaited: u64,
     stack_fields: FxHashMap<u16, Vec<usize>>,
 }
 
@@ -40,11 +52,14 @@ impl Stacks {
         for (i, id) in ids.iter().enumerate() {
             self.awaited.remove(id);
             let size = 8 * frames.get(i).len() + 96;
-            let row = (self.remembered + size <= REMEMBERED).then(|| {
-                self.remembered += size;
-                (ts[i], space[i], pid[i], exec[i], frames.get(i).into())
-            });
-            self.defined.insert(*id, row);
+            if self.remembered + size <= REMEMBERED {
+                let row = (ts[i], space[i], pid[i], exec[i], frames.get(i).into());
+                // A definition may come again.
+                if self.rows.insert(*id, row).is_none() {
+                    self.remembered += size;
+                }
+            }
+            know(&mut self.defined, &mut self.older, *id);
         }
     }
 
@@ -57,13 +72,17 @@ impl Stacks {
             for &offset in fields.iter() {
                 for row in rows.chunks_exact(kind.row_size as usize) {
                     let stack = row[offset..offset + 8].iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
-                    if stack == 0 || self.defined.contains_key(&stack) {
+                    if stack == 0 || self.defined.contains(&stack) {
                         continue;
                     }
-                    if self.before.contains_key(&stack) {
+                    if self.older.remove(&stack) {
+                        know(&mut self.defined, &mut self.older, stack);
+                    } else if self.before.contains_key(&stack) {
                         again.insert(stack);
-                    } else {
+                    } else if self.awaited.len() < AWAITED || self.awaited.contains_key(&stack) {
                         *self.awaited.entry(stack).or_default() += 1;
+                    } else {
+                        self.unawaited += 1;
                     }
                 }
             }
@@ -83,17 +102,27 @@ impl Stacks {
 
     /// Events so far whose stack is not defined in their segment.
     pub fn undefined(&self) -> u64 {
-        self.awaited.values().sum::<u64>()
+        self.awaited.values().sum::<u64>() + self.unawaited
     }
 
     /// A new segment: nothing is defined in it yet.
     pub fn next_segment(&mut self) {
         // What was awaited was told in the loss table of the segment that ended.
         self.awaited.clear();
-        let old = std::mem::take(&mut self.defined);
-        self.before = old.into_iter().filter_map(|(id, row)| Some((id, row?))).collect();
+        self.unawaited = 0;
+        self.defined.clear();
+        self.older.clear();
+        self.before = std::mem::take(&mut self.rows);
         self.remembered = 0;
     }
+}
+
+/// Takes note of an id that is defined, in bounds.
+fn know(defined: &mut FxHashSet<u64>, older: &mut FxHashSet<u64>, id: u64) {
+    if defined.len() >= KNOWN {
+        *older = std::mem::take(defined);
+    }
+    defined.insert(id);
 }
 
 /// Offsets of a kind's stack ids in its rows.
@@ -140,5 +169,21 @@ mod tests {
         assert_eq!(stacks.undefined(), 2);
         stacks.define(&definition(5));
         assert_eq!(stacks.undefined(), 1);
+    }
+
+    #[test]
+    fn the_known_are_bounded_and_those_in_use_stay() {
+        let (mut stacks, registry) = (Stacks::default(), Registry::default());
+        stacks.define(&definition(5));
+        for id in 0..3 * KNOWN as u64 {
+            know(&mut stacks.defined, &mut stacks.older, 1000 + id);
+            if id % (KNOWN as u64 / 2) == 0 {
+                assert_eq!(stacks.refer(&sample(5), &registry), None);
+            }
+        }
+        assert!(stacks.defined.len() + stacks.older.len() <= 2 * KNOWN);
+        assert_eq!(stacks.undefined(), 0, "a stack in use was forgotten");
+        (0..AWAITED as u64 + 10).for_each(|id| drop(stacks.refer(&sample(1 << 40 | id), &registry)));
+        assert_eq!((stacks.awaited.len(), stacks.undefined()), (AWAITED, AWAITED as u64 + 10));
     }
 }

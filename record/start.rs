@@ -2,22 +2,23 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use bpfrec_format::{BlockType, Registry, Source as Id, meta};
 use libbpf_rs::MapHandle;
-use libbpf_rs::btf::Btf;
 
 use crate::args::{RecordArgs, Unwind};
 use crate::batches::Batches;
 use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
-use crate::command::{self, Running, Waiting};
+use crate::cgroups::Hierarchy;
+use crate::clock::Clocks;
+use crate::command::{self, Waiting};
 use crate::confine;
 use crate::filter::Filter;
 use crate::hits::Hits;
+use crate::hotplug::Hotplug;
 use crate::jit::Jit;
 use crate::layout::Config;
 use crate::modules::Modules;
@@ -33,10 +34,11 @@ use crate::sources::{self, Attached, Context, Source};
 use crate::stats::Losses;
 use crate::status::Status;
 use crate::steps::DrainSteps;
+use crate::types::Types;
 use crate::unwind::Unwinding;
 use crate::watch::Watch;
 use crate::writer::{Message, Plan, Writer};
-use crate::{clock, kernel, limits};
+use crate::{clock, kernel, limits, pids};
 
 /// The sources to record, and whether each was asked for by name.
 fn choose(args: &RecordArgs) -> Vec<(Box<dyn Source>, bool)> {
@@ -65,17 +67,19 @@ impl Session {
     /// Loads and attaches everything, creates the output and starts the command.
     pub fn start(args: RecordArgs) -> Result<Session> {
         let status = Status::new(args.quiet);
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = crate::signals::watch()?;
         let registry = Arc::new(Registry::default());
-        let cpus = limits::online_cpus()?;
-        let btf = Btf::from_vmlinux().context("cannot read the kernel's type information")?;
-        let filter = Filter::new(&args)?;
+        let pids = pids::enter()?;
+        if pids.is_some() {
+            status.say(&format!("warning: {}", pids::NOTE));
+        }
+        let cpus = limits::present_cpus()?;
+        let types = Types::find(args.btf.as_deref())?;
+        let hierarchy = Hierarchy::find();
+        let filter = Filter::new(&args, &hierarchy)?;
         let ring_bytes = ring_bytes(&args, cpus.len());
         let mut config = Config {
-            own_pid: std::process::id(),
+            own_pid: pids::recorder(),
             wake_bytes: ring_bytes / 4,
             min_wait_ns: args.min_wait.as_nanos().try_into().context("--min-wait is 4 s at most")?,
             exact_stacks: args.exact_stacks.into(),
@@ -86,15 +90,29 @@ impl Session {
             (config.unwind_bytes, config.copy_wake_bytes) = (bytes, copy_ring_bytes(cpus.len()) / 4);
         }
         filter.configure(&mut config);
+        hierarchy.configure(&mut config);
         args.memory.configure(&mut config);
-        let context = Context { btf: &btf, config, args: &args, cgroup: filter.cgroup(), cpus: &cpus };
+        let context = Context {
+            btf: &types.btf,
+            raw: types.are_foreign(),
+            config,
+            args: &args,
+            pids: filter.pids(),
+            cgroup: filter.cgroup(),
+            cpus: &cpus,
+        };
 
         // Load everything; nothing runs yet.
-        let mut shared = SharedMaps::new(&cpus, ring_bytes)?;
-        let mut tasks = sources::task::load(config, &mut shared, &btf).context("the task programs")?;
+        let mut shared = SharedMaps::new(&cpus, ring_bytes, &types)?;
+        let mut tasks = sources::task::load(config, &mut shared, &types)?;
         filter.fill(&shared)?;
         let mut loaded = Vec::new();
         let mut items = kernel::items();
+        items.extend(types.items());
+        items.push(("cgroup_hierarchy".into(), hierarchy.name.into()));
+        if types.are_foreign() {
+            status.say("types of a file are used, so tasks that run already are read from /proc");
+        }
         for (source, named) in choose(&args) {
             match source.load(&context, &mut shared) {
                 Ok(object) => loaded.push((source, named, object)),
@@ -111,12 +129,12 @@ impl Session {
             Ok(sideband) => seen.lock().sideband = Some(sideband),
             Err(error) => status.say(&format!("mappings made from now on are not recorded: {error:#}")),
         }
-        sources::task::attach(&mut tasks).context("the task programs")?;
+        let iterator = sources::task::attach(&mut tasks).context("the task programs")?;
         seen.lock().modules = Some(Modules::start(tasks.object())?);
         let mut watch = Watch::start(seen.clone())?;
-        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone());
-        let iterator = Arc::new(tasks.links.pop().ok_or_else(|| anyhow!("the task iterator is not attached"))?);
-        let (first, warnings) = snapshot.take(&iterator)?;
+        let hotplug = Hotplug::new(shared.get("hotplug")?, seen.lock().sideband.as_ref(), ring_bytes)?;
+        let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone(), hierarchy, iterator);
+        let (first, warnings) = snapshot.take()?;
         warnings.iter().for_each(|w| status.say(&format!("warning: {w}")));
 
         let kallsyms = first.iter().find(|(_, table)| table.kind == meta::KERNEL_SYMBOL);
@@ -148,7 +166,7 @@ impl Session {
         items.push(("start_realtime_ns".into(), clock::realtime_ns().to_string()));
         items.push(("symbols".into(), args.symbols.name().into()));
         items.push(("ring_bytes".into(), ring_bytes.to_string()));
-        items.push(("page_cache_bytes".into(), crate::disk::PAGE_CACHE.to_string()));
+        items.push(("page_cache_bytes".into(), crate::output::PAGE_CACHE.to_string()));
         items.extend(args.budget_items());
         if let Unwind::Dwarf(bytes) = args.unwind {
             items.push(("unwind".into(), format!("dwarf,{bytes}")));
@@ -171,7 +189,7 @@ impl Session {
             items,
             registry: Arc::clone(&registry),
         })?;
-        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), cpus.len())?;
+        let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), hotplug.running())?;
 
         // All that needs rights is there. The command has them; this process and the threads that stay do not.
         let command = Waiting::start(&args.command)?;
@@ -196,6 +214,7 @@ impl Session {
             stop,
             shared,
             tasks,
+            _pids: pids,
             sources: attached,
             rings,
             unwinding,
@@ -203,11 +222,12 @@ impl Session {
             seen,
             hits: Hits::default(),
             watch,
+            hotplug,
             snapshot: Some(snapshot),
             rotation: None,
-            iterator,
             losses,
             bpf_time,
+            clocks: Clocks::new(),
             steps: DrainSteps::begin(),
             budget,
             shed_at: Vec::new(),
@@ -218,7 +238,8 @@ impl Session {
             exit_code: 0,
             started: now,
             segment_started: now,
-            stopped: None,
+            stopped: Cell::new(None),
+            ending: Cell::new(false),
             epoch: 0,
             wakeups: 0,
             held: Cell::new(None),
@@ -228,7 +249,7 @@ impl Session {
             session.send(Message::Tables(block_type, vec![table]));
         }
         told.iter().for_each(|(key, value)| session.tell(key, value));
-        if let Some(pid) = session.command.as_ref().map(Running::pid) {
+        if let Some(pid) = session.command.as_ref().and_then(|command| pids::kernels(command.pid())) {
             session.tell("command_pid", &pid.to_string());
         }
         Ok(session)

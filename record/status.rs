@@ -3,6 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+/// A line on stderr. Where that is gone, as a terminal after SIGHUP, the recording goes on without.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "bpfrec: {text}");
+}
+
 /// Figures so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
@@ -55,8 +60,10 @@ impl Status {
     /// Says something in a line of its own.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            let clear = if self.terminal { "\r\x1b[K" } else { "" };
-            eprintln!("{clear}bpfrec: {text}");
+            if self.terminal {
+                let _ = write!(std::io::stderr(), "\r\x1b[K");
+            }
+            tell(text);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::args::Symbols;
 use crate::binaries::{Binary, Rows, missing};
 use crate::chosen::Chosen;
 use crate::elf::{self, Segment, SymbolTable};
+use crate::finish::LAST_CALL;
 use crate::session::Session;
 use crate::writer::Message;
 
@@ -249,8 +250,6 @@ impl Session {
         };
         self.hits.resolve(&mut seen);
         let _ = rustix::process::setpriority_process(None, NICE);
-        // The signal that ended the recording is not the one that ends this.
-        self.stop.store(false, Ordering::Relaxed);
         let all = self.args.symbols == Symbols::All;
         let list = &mut seen.binaries.list;
         let mut chosen: Vec<usize> = (0..list.len()).filter(|i| all || list[*i].hits > 0).collect();
@@ -258,7 +257,7 @@ impl Session {
         let stop = || self.stop.load(Ordering::Relaxed);
         let until = Instant::now() + LONGEST;
         let mut limits = Limits { bytes: self.names_bytes(), until, stop: &stop };
-        let late = || stop() || Instant::now() >= until;
+        let late = || stop() || Instant::now() >= until || self.writer.stalled() > LAST_CALL;
         let send = |block: Block| self.writer.send(Message::Block(block), &late).is_ok();
         let (mut rows, mut open) = (Rows::default(), true);
         for i in chosen {
@@ -271,7 +270,7 @@ impl Session {
             rows.push(b, b.file);
         }
         // The writer has its time from here on.
-        self.stopped = Some(Instant::now());
+        self.stopped.set(Some(Instant::now()));
         let over = seen.binaries.over + seen.images.over + self.hits.over;
         if let Some((block_type, tables)) = rows.take() {
             self.send(Message::Tables(block_type, tables));

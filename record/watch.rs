@@ -2,6 +2,7 @@
 //! may live a few milliseconds only. Idle it costs nothing.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::modules::Modules;
+use crate::perf_ring::PerfRing;
 use crate::seen::Shared;
 
 /// Longest pause after records with nothing new: processes that start by the thousand, all of the same few programs,
@@ -24,6 +26,7 @@ const STOP: u64 = u64::MAX;
 /// The thread.
 pub struct Watch {
     stop: OwnedFd,
+    epoll: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,12 +40,18 @@ impl Watch {
         if let Some(fd) = seen.lock().modules.as_ref().and_then(Modules::fd) {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
         }
-        for ring in seen.lock().sideband.iter().flat_map(|s| &s.rings) {
-            // Edge-triggered: who drains a ring does not say so to the event.
-            epoll::add(&epoll, ring, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
+        for ring in seen.lock().sideband.iter().flat_map(|s| s.rings.values()) {
+            add(&epoll, ring)?;
         }
-        let thread = std::thread::Builder::new().name("bpfrec-watch".into()).spawn(move || watch(&epoll, &seen))?;
-        Ok(Watch { stop, thread: Some(thread) })
+        let epoll = Arc::new(epoll);
+        let shared = Arc::clone(&epoll);
+        let thread = std::thread::Builder::new().name("bpfrec-watch".into()).spawn(move || watch(&shared, &seen))?;
+        Ok(Watch { stop, epoll, thread: Some(thread) })
+    }
+
+    /// Records in this ring wake the thread too. It forgets a ring that is closed.
+    pub fn add(&self, ring: &PerfRing) -> Result<()> {
+        add(&self.epoll, ring)
     }
 
     /// Ends the thread; it is not waited for when it hangs in a file system that does not answer.
@@ -57,6 +66,12 @@ impl Watch {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Edge-triggered: who drains a ring does not say so to the event.
+fn add(epoll: &OwnedFd, ring: &PerfRing) -> Result<()> {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    epoll::add(epoll, ring, epoll::EventData::new_u64(0), flags).context("epoll")
 }
 
 impl Drop for Watch {

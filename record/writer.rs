@@ -1,13 +1,14 @@
 //! The writer thread: chunks and tables come through a bounded queue, are encoded, compressed and appended.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Block, BlockType, EndReason, Registry, Table};
 
@@ -83,6 +84,8 @@ pub struct Writer {
     /// What the thread tells.
     pub progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<Outcome>>>,
+    /// Messages that waited and bytes that were written, and since when.
+    moved: Cell<((usize, u64), Instant)>,
 }
 
 impl Writer {
@@ -98,7 +101,7 @@ impl Writer {
             result
         };
         let thread = std::thread::Builder::new().name("bpfrec-writer".into()).spawn(work)?;
-        Ok(Writer { queue, progress, thread: Some(thread) })
+        Ok(Writer { queue, progress, thread: Some(thread), moved: Cell::new(((0, 0), Instant::now())) })
     }
 
     /// Hands a message on. While the queue is full this waits, the rings fill and the kernel counts what they lose; it
@@ -126,10 +129,33 @@ impl Writer {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the thread.
-    pub fn join(mut self) -> Result<Outcome> {
-        drop(self.queue);
+    /// How long the thread has taken nothing of what waits for it. To be asked now and then.
+    pub fn stalled(&self) -> Duration {
+        let progress = &self.progress;
+        let now = (progress.queued.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
+        let (before, since) = self.moved.get();
+        if now == before && now.0 > 0 {
+            return since.elapsed();
+        }
+        self.moved.set((now, Instant::now()));
+        Duration::ZERO
+    }
+
+    /// Waits for the thread; it gives up when `give_up` says so of how long that takes.
+    ///
+    /// # Errors
+    /// Why writing failed, or that it was given up.
+    pub fn join(&mut self, give_up: &dyn Fn(Duration) -> bool) -> Result<Outcome> {
+        // No message comes any more.
+        self.queue = sync_channel(0).0;
         let thread = self.thread.take().ok_or_else(|| anyhow!("the writer was waited for twice"))?;
+        let start = Instant::now();
+        while !thread.is_finished() {
+            if give_up(start.elapsed()) {
+                bail!("the output takes nothing any more");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         thread.join().map_err(|_| anyhow!("the writer thread panicked"))?
     }
 }

@@ -154,10 +154,12 @@ fn no_name_becomes_a_file_markup_or_sql() {
 }
 
 /// Names of 10 MB, cgroups that are each other's parents, mappings over mappings, tasks and times that run backwards: what can be
-/// told is told, in 2 GiB of address space.
+/// told is told, in 2 GiB of address space and few seconds of CPU time, which the kernel enforces.
 #[test]
 fn absurd_facts_end_in_a_report_or_an_error() {
     const LIMIT_KIB: u64 = 2 << 20;
+    // Of two threads together, in a build without optimisation too.
+    const CPU_S: u64 = 20;
     let scratch = Scratch::new();
     let path = scratch.path("absurd.bpr");
     hostile::absurd(&path, 10 << 20);
@@ -167,11 +169,13 @@ fn absurd_facts_end_in_a_report_or_an_error() {
     for command in commands.chain(writes) {
         let mut words: Vec<&str> = command.split(' ').collect();
         let name: Vec<&str> = words.drain(..1 + usize::from(words[0] == "report")).collect();
-        let script = format!("ulimit -v {LIMIT_KIB}; exec \"$@\"");
+        let script = format!("ulimit -v {LIMIT_KIB}; ulimit -t {CPU_S}; exec \"$@\"");
+        let begun = std::time::Instant::now();
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &script, "sh", common::BPFREC]).args(name).arg(&path).args(words);
         let output = shell.env("RAYON_NUM_THREADS", "2").output().unwrap();
         let (out, err) = texts(&output);
+        println!("{:>6} ms: {command}", begun.elapsed().as_millis());
         let shown: String = err.chars().take(300).collect();
         assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{command}: {}: {shown}", output.status);
         assert!(!err.contains("panicked"), "{command}: {shown}");

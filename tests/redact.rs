@@ -106,6 +106,8 @@ fn originals(trace: &Path) -> HashSet<Vec<u8>> {
         "bpfrec_version",
         "sample_clock",
         "recovered",
+        "types",
+        "cgroup_hierarchy",
     ];
     let mut key = Vec::new();
     each_text(trace, |kind, field, text| match (kind, field) {

@@ -78,8 +78,9 @@ impl Stretches {
         (at < self.count).then_some(at).or(last.then_some(self.count.saturating_sub(1)))
     }
 
+    /// A file may say that it ends with all time: then so does its last stretch.
     fn begin_ns(&self, stretch: usize) -> u64 {
-        self.origin_ns + stretch as u64 * self.length_ns
+        self.origin_ns.saturating_add((stretch as u64).saturating_mul(self.length_ns))
     }
 
     /// Calls `each` with the stretches that a span of time lies in, and with its length in each.
@@ -97,7 +98,7 @@ impl Stretches {
 
     /// Which stretches no span of losses touches.
     pub(super) fn clean(&self, lost: &Spans) -> Vec<bool> {
-        (0..self.count).map(|i| !lost.touch(self.begin_ns(i), self.begin_ns(i + 1) - 1)).collect()
+        (0..self.count).map(|i| !lost.touch(self.begin_ns(i), self.begin_ns(i + 1).saturating_sub(1))).collect()
     }
 }
 
@@ -118,6 +119,13 @@ mod tests {
         assert_eq!(length_ns(S, S), Ok(S / 10));
         assert_eq!(length_ns(S - 1, 10 * S), Err(Unfit::Short));
         assert_eq!(length_ns(0, 0), Err(Unfit::Short));
+    }
+
+    #[test]
+    fn the_end_of_all_time_is_in_the_last_stretch() {
+        let last = Stretches::new(u64::MAX, u64::MAX, None);
+        assert_eq!((last.count, last.at(u64::MAX), last.begin_ns(1)), (1, Some(0), u64::MAX));
+        assert_eq!(last.clean(&Spans::default()), [true]);
     }
 
     #[test]

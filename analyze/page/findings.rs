@@ -67,9 +67,9 @@ pub(super) fn of(seen: &Seen<'_>) -> Value {
 
 /// Losses are always worth a sentence: every other figure is too small by them.
 fn lost(seen: &Seen<'_>) -> Option<Finding> {
-    let (meta, damage) = (seen.context.meta, &seen.context.reading.damage);
-    let lost = meta.losses.all() + damage.events;
-    let share = percent(lost, lost.saturating_add(meta.events));
+    let damage = &seen.context.reading.damage;
+    let lost = seen.context.all_lost();
+    let share = percent(lost, lost.saturating_add(seen.context.events()));
     let share = if share < 0.01 { "less than 0.01".to_owned() } else { format!("{share:.2}") };
     let mut text = match lost {
         0 => "Figures may be too small.".to_owned(),

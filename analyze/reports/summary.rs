@@ -169,7 +169,7 @@ impl Report for Summary {
         let _ = writeln!(
             out,
             "events    {} ({} stacks, {} tasks, {} cgroups)",
-            count(meta.events),
+            count(context.events()),
             count(meta.stacks.len() as u64),
             count(meta.tasks.all().len() as u64),
             count(meta.cgroups.sorted().len() as u64)
@@ -184,7 +184,7 @@ impl Report for Summary {
                 duration(stats.bpf_ns)
             );
         }
-        let _ = writeln!(out, "lost      {} events", count(meta.losses.all() + context.reading.damage.events));
+        let _ = writeln!(out, "lost      {} events", count(context.all_lost()));
         let r = &meta.recorder;
         let bpf = r.bpf_ns.max(meta.sources.values().map(|s| s.bpf_ns).fold(0, u64::saturating_add));
         let capacity = cpu_count(meta.item("cpus_online")).saturating_mul(meta.duration_ns());
@@ -269,7 +269,7 @@ impl Report for Summary {
             "kernel": meta.item("kernel"),
             "start_ns": meta.clock.unix_ns(meta.first_ns),
             "duration_ns": meta.duration_ns(),
-            "events": meta.events,
+            "events": context.events(),
             "sources": meta.sources.iter().map(source).collect::<Vec<_>>(),
             "recorder": {
                 "cpu_ns": meta.recorder.cpu_ns,

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::dump::Dump;
 use super::perf_map::PerfMap;
 use super::{Budget, Rows, Seen};
+use crate::pids;
 use crate::processes::Mapping;
 
 /// Files of each kind that are kept open for a process.
@@ -59,7 +60,7 @@ impl Watch {
             pid,
             ns_pid,
             uids,
-            roots: [root(&format!("/proc/{pid}/root")), root("/")],
+            roots: [root(&(pids::proc(pid) + "/root")), root("/")],
             maps: Vec::new(),
             dumps: Vec::new(),
             refused: Vec::new(),
@@ -73,9 +74,9 @@ impl Watch {
         !(self.maps.is_empty() && self.dumps.is_empty())
     }
 
-    /// Looks for a perf map: under the innermost pid in the process's own root, under the host's pid on the host.
+    /// Looks for a perf map: under the innermost pid in the process's own root, under the recorder's pid of it in the recorder's.
     pub fn search(&mut self, seen: &mut Seen) {
-        for (root, pid) in [(0, self.ns_pid), (1, self.pid)] {
+        for (root, pid) in [(0, self.ns_pid), (1, pids::own(self.pid).unwrap_or(self.pid))] {
             let path = format!("tmp/perf-{pid}.map");
             let Some(root) = &self.roots[root] else { continue };
             let file = match open_in(root, path.as_bytes()) {
@@ -104,7 +105,7 @@ impl Watch {
 
     /// Opens a jitdump file: the one that is mapped, else the one of its path in the process's root.
     pub fn add_dump(&mut self, m: &Mapping) {
-        let mapped = format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start + m.len);
+        let mapped = format!("{}/map_files/{:x}-{:x}", pids::proc(m.pid), m.start, m.start + m.len);
         let by_path = || {
             let (file, uid) = open_in(self.roots[0].as_ref()?, m.path.strip_prefix(b"/")?).ok()?;
             (uid == 0 || self.uids.contains(&uid)).then_some(file)
@@ -147,7 +148,7 @@ impl Watch {
 
 /// Innermost pid and user ids of a process.
 fn identity(pid: u32) -> Option<(u32, Vec<u32>)> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = std::fs::read_to_string(pids::proc(pid) + "/status").ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let numbers = |text: &str| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<u32>>();
     let ns_pid = field("NSpid:").and_then(|text| numbers(text).last().copied());

@@ -11,6 +11,11 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/block.skel.rs"));
 }
 
+mod raw {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/block_raw.skel.rs"));
+}
+
 /// Source `block`.
 pub struct Block;
 
@@ -45,7 +50,10 @@ impl Source for Block {
             let tracepoint = TRACEPOINTS.iter().find(|(p, _)| *p == program).map_or(program, |(_, t)| t);
             args(tracepoint).is_some()
         };
-        bpf::load(skel::BlockSkelBuilder::default(), config, shared, &has)
+        match context.raw {
+            false => bpf::load(skel::BlockSkelBuilder::default(), config, shared, &has),
+            true => bpf::load(raw::BlockSkelBuilder::default(), config, shared, &has),
+        }
     }
 
     /// Names of the disks by device number, for readers that cannot look into this host's /sys.

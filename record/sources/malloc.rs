@@ -22,12 +22,17 @@ use self::probes::Probes;
 use self::who::Who;
 use super::{Context, Source};
 use crate::bpf::{self, Loaded, SharedMaps};
-use crate::open;
 use crate::processes::Mapping;
+use crate::{open, pids};
 
 mod skel {
     #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
     include!(concat!(env!("OUT_DIR"), "/malloc.skel.rs"));
+}
+
+mod raw {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/malloc_raw.skel.rs"));
 }
 
 /// Source `malloc`.
@@ -56,14 +61,17 @@ impl Source for Malloc {
         let mut config = context.config;
         config.keep_live = u32::from(config.sample_bytes != 0);
         config.family = u32::from(matches!(who, Who::Family(_)));
-        config.task_storage = u32::from(has_task_storage());
+        config.task_storage = u32::from(!context.raw && has_task_storage());
         config.uprobe_multi = u32::from(has_uprobe_multi(context.btf));
         let wanted = |program: &str| match program {
             "family_grows" => config.family != 0,
             "thread_ends" => config.family != 0 || config.task_storage == 0,
             _ => true,
         };
-        let loaded = bpf::load(skel::MallocSkelBuilder::default(), config, shared, &wanted)?;
+        let loaded = match context.raw {
+            false => bpf::load(skel::MallocSkelBuilder::default(), config, shared, &wanted)?,
+            true => bpf::load(raw::MallocSkelBuilder::default(), config, shared, &wanted)?,
+        };
         let who = match who {
             Who::Family(_) => Who::Family(Some(map(&loaded, "family")?)),
             other => other,
@@ -155,7 +163,7 @@ impl State {
             match self.attach_mapping(&mapping, loaded) {
                 Ok(new) => found |= new,
                 // A process that ends meanwhile is no error.
-                Err(_) if !Path::new(&format!("/proc/{pid}")).exists() => return Ok(()),
+                Err(_) if !Path::new(&pids::proc(pid)).exists() => return Ok(()),
                 Err(error) => return Err(error.context(format!("process {pid}"))),
             }
         }
@@ -196,9 +204,9 @@ impl State {
 }
 
 /// What the programs would have here, in words.
-pub fn has(btf: &Btf<'_>) -> String {
-    let threads = if has_task_storage() { "task storage" } else { "table" };
-    let links = if has_uprobe_multi(btf) { "many uprobes a link" } else { "a link for each uprobe" };
+pub fn has(context: &Context<'_>) -> String {
+    let threads = if !context.raw && has_task_storage() { "task storage" } else { "table" };
+    let links = if has_uprobe_multi(context.btf) { "many uprobes a link" } else { "a link for each uprobe" };
     format!("states of threads in: {threads}; {links}")
 }
 

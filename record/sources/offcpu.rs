@@ -34,7 +34,9 @@ const WAKINGS: [&str; 2] = ["offcpu_waking", "offcpu_waking_told"];
 /// by its type and, for a program that names it to be taken, also be in the list of symbols, which may lack all data.
 fn tells_interrupts(btf: &Btf<'_>) -> bool {
     let names = ["__preempt_count", "pcpu_hot"];
-    let Some(name) = names.iter().find(|name| btf.type_by_name::<Var<'_>>(name).is_some()) else { return false };
+    // Not by name: 6.12 has a struct of the same name as the variable, and that would be found in its place.
+    let variables: Vec<_> = btf.type_by_kind::<Var<'_>>().filter_map(|v| v.name()).collect();
+    let Some(name) = names.iter().find(|name| variables.iter().any(|v| v == *name)) else { return false };
     let Ok(list) = File::open("/proc/kallsyms") else { return false };
     let is_it = |line: &[u8]| line.split(|b| b.is_ascii_whitespace()).nth(2) == Some(name.as_bytes());
     cfg!(target_arch = "x86_64") && BufReader::new(list).split(b'\n').map_while(Result::ok).any(|line| is_it(&line))
@@ -51,6 +53,12 @@ impl Source for Offcpu {
     }
 
     fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
+        if context.raw {
+            bail!(
+                "this kernel has no type information of its own, and waits need it: stacks of threads that are not running are to \
+                 be had with it only (--btf does not help)"
+            );
+        }
         let Some(args) = tracepoint_args(context.btf, "sched_switch") else {
             bail!("this kernel has no scheduler tracepoints in its type information");
         };

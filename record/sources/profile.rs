@@ -1,5 +1,6 @@
 //! CPU samples: cycles where the machine counts them, else the CPU clock.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,12 +14,24 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
 
-/// Source `profile`.
-pub struct Profile;
+mod raw {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/profile_raw.skel.rs"));
+}
 
-#[derive(Clone, Copy, PartialEq)]
+/// Source `profile`.
+#[derive(Default)]
+pub struct Profile {
+    /// What is sampled by, and how often a second.
+    how: Cell<(Clock, u32)>,
+    /// Which of the links is of which CPU.
+    links: RefCell<Vec<u32>>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Clock {
     Cycles,
+    #[default]
     CpuClock,
 }
 
@@ -40,9 +53,13 @@ fn open_event(clock: Clock, cpu: u32, frequency: u32) -> io::Result<i32> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
 }
 
+/// The first CPU that runs tells.
 fn clock(context: &Context<'_>) -> Clock {
-    let probe = context.cpus.first().map(|cpu| open_event(Clock::Cycles, *cpu, context.args.frequency));
-    match probe {
+    let probe = |cpu: &u32| match open_event(Clock::Cycles, *cpu, context.args.frequency) {
+        Err(error) if is_away(&error) => None,
+        opened => Some(opened),
+    };
+    match context.cpus.iter().find_map(probe) {
         Some(Ok(fd)) => {
             // SAFETY: the descriptor was opened just now and is known to nobody else.
             drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
@@ -52,33 +69,46 @@ fn clock(context: &Context<'_>) -> Clock {
     }
 }
 
+/// Whether that is what the kernel says of a CPU that does not run.
+fn is_away(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
+}
+
 impl Source for Profile {
     fn name(&self) -> &'static str {
         "profile"
     }
 
     fn load(&self, context: &Context<'_>, shared: &mut SharedMaps) -> Result<Loaded> {
-        bpf::load(skel::ProfileSkelBuilder::default(), context.config, shared, &|_| true)
+        match context.raw {
+            false => bpf::load(skel::ProfileSkelBuilder::default(), context.config, shared, &|_| true),
+            true => bpf::load(raw::ProfileSkelBuilder::default(), context.config, shared, &|_| true),
+        }
     }
 
     fn attach(&self, context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {
-        let clock = clock(context);
-        loaded.attach(&|_, program| {
-            let mut links = Vec::new();
-            for &cpu in context.cpus {
-                match open_event(clock, cpu, context.args.frequency) {
-                    // The link closes the descriptor.
-                    Ok(fd) => links.push(program.attach_perf_event(fd)?),
-                    // The CPU went away between the list and now.
-                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                    Err(error) => return Err(error).with_context(|| format!("cannot sample CPU {cpu}")),
-                }
-            }
-            if links.is_empty() {
-                bail!("no CPU can be sampled");
-            }
-            Ok(links)
-        })
+        self.how.set((clock(context), context.args.frequency));
+        for &cpu in context.cpus {
+            self.cpu_came(cpu, loaded)?;
+        }
+        if self.links.borrow().is_empty() { bail!("no CPU can be sampled") } else { Ok(()) }
+    }
+
+    fn cpu_came(&self, cpu: u32, loaded: &mut Loaded) -> Result<()> {
+        let (clock, frequency) = self.how.get();
+        let fd = match open_event(clock, cpu, frequency) {
+            Err(error) if is_away(&error) => return Ok(()),
+            opened => opened.with_context(|| format!("cannot sample CPU {cpu}"))?,
+        };
+        // The link closes the descriptor.
+        loaded.attach_to("cpu_sample", &|program| Ok(program.attach_perf_event(fd)?))?;
+        let mut links = self.links.borrow_mut();
+        match links.iter().position(|of| *of == cpu) {
+            // The event that it had before it went is dead.
+            Some(at) => drop(loaded.links.swap_remove(at)),
+            None => links.push(cpu),
+        }
+        Ok(())
     }
 
     fn items(&self, context: &Context<'_>) -> Vec<(String, String)> {

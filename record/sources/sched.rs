@@ -11,6 +11,11 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/sched.skel.rs"));
 }
 
+mod raw {
+    #![allow(missing_docs, clippy::all, unused_qualifications, clippy::undocumented_unsafe_blocks)]
+    include!(concat!(env!("OUT_DIR"), "/sched_raw.skel.rs"));
+}
+
 /// Source `sched`.
 pub struct Sched;
 
@@ -24,7 +29,10 @@ impl Source for Sched {
         config.switch_state_arg = u32::from(tracepoint_args(context.btf, "sched_switch") >= Some(4));
         // Where `offcpu` is recorded its program on the same tracepoint writes these rows: two would cost more.
         let wanted = |program: &str| program != "sched_switch" || !is_wanted(context.args, "offcpu");
-        bpf::load(skel::SchedSkelBuilder::default(), config, shared, &wanted)
+        match context.raw {
+            false => bpf::load(skel::SchedSkelBuilder::default(), config, shared, &wanted),
+            true => bpf::load(raw::SchedSkelBuilder::default(), config, shared, &wanted),
+        }
     }
 
     fn attach(&self, _context: &Context<'_>, loaded: &mut Loaded) -> Result<()> {

@@ -10,6 +10,7 @@ use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef};
 use rustc_hash::FxHashMap;
 
 use crate::open::{Found, candidates};
+use crate::pids;
 use crate::processes::Mapping;
 
 /// A section's addresses in the file's own terms, and its bytes.
@@ -115,7 +116,7 @@ impl Binaries {
 
 /// The very file, where it can still be had. Without an inode to know it by, the caller looks at the build id.
 fn open(m: &Mapping) -> Option<File> {
-    let others = std::iter::once(std::process::id());
+    let others = std::iter::once(pids::recorder());
     let known = |found: &Found| found.sure || m.inode == 0 && !m.build_id.is_empty();
     candidates(m, others).find(known).map(|found| found.file)
 }

@@ -8,6 +8,7 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 use super::arch;
 use super::binaries::Binaries;
 use crate::layout::CopyRecord;
+use crate::pids;
 use crate::processes::Mapping;
 
 /// As many frames as the kernel's own walk gives at the most.
@@ -61,7 +62,7 @@ impl Process {
     /// What `pid` has mapped now; `None` when it is gone.
     pub fn read(pid: u32, exec_id: u64) -> Option<Process> {
         let now = crate::clock::mono_ns();
-        let maps = std::fs::read(format!("/proc/{pid}/maps")).ok().filter(|maps| !maps.is_empty())?;
+        let maps = std::fs::read(pids::proc(pid) + "/maps").ok().filter(|maps| !maps.is_empty())?;
         let parse = |line| Mapping::parse(line, pid, now);
         Some(Process::new(exec_id, now, maps.split(|b| *b == b'\n').filter_map(parse)))
     }

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, missing_docs)] // Each test file uses its part.
 
+pub mod diary;
 pub mod foreign;
+pub mod host;
 pub mod memory;
+pub mod twins;
 
 use std::fs;
 use std::io::Write;

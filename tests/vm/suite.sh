@@ -1,9 +1,10 @@
 #!/bin/sh
 # Runs inside a virtual machine, beside the binary bpfrec and the workloads of tests/load: each source records a known
 # event truly on this kernel. Prints "ok NAME" and "not ok NAME: WHY" lines, then "end of suite".
-# Under emulation CPU work is some 20 times slower: nothing here looks at a time. Only sh, awk, comm, dd, grep, sed, sort
-# and tr.
-# shellcheck disable=SC2020,SC2317 # sets of characters; functions that are called by name
+# Under emulation CPU work is some 20 times slower: nothing here looks at a time. Only sh, awk, comm, date, dd, find, grep, sed,
+# sort and tr.
+# shellcheck disable=SC2020,SC2154,SC2317 # sets of characters; what helpers.sh sets; functions that are called by name
+# shellcheck source=tests/vm/helpers.sh
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 dir=/dev/shm/bpfrec-suite
@@ -14,43 +15,34 @@ cp "$here/sleeper" "$here/blip" "$here/burn" "$here/leaks" "$here/holds" "$here/
 ./sleeper 1
 ./deep 0
 ./jit map 1 0 >/dev/null
-failed=0
-
-ok() { echo "ok $1"; }
-not_ok() {
-    echo "not ok $1: $2"
-    failed=1
-}
-# NAME WHY CONDITION...: the condition is a command
-expect() {
-    name=$1 why=$2
-    shift 2
-    if "$@"; then ok "$name"; else not_ok "$name" "$why"; fi
-}
-quiet_verify() { "$here/bpfrec" verify "$1" >>"$dir/errors" 2>&1; }
-between() { [ "${2:-0}" -ge "$1" ] && [ "${2:-0}" -le "$3" ]; } # LOW GOT HIGH
-# Sum of a field over the groups of a report's JSON: the buckets' own counts are left out.
-total() { # FIELD
-    tr -d ' \n' | sed 's/"buckets":\[[^]]*\]//g' | tr ',{}' '\n\n\n' | awk -F: -v f="\"$1\"" '$1 == f { n += $2 } END { printf "%d", n }'
-}
-# Lower bound in the report's unit and count of each bucket that is not empty.
-buckets() {
-    tr -d ' \n' | tr '{}' '\n\n' | sed -n 's/.*"low":\([0-9]*\),"high":[0-9]*,"count":\([0-9]*\).*/\1 \2/p' | awk '$2 > 0'
-}
-record() { # FILE OPTIONS -- COMMAND
-    file=$1
-    shift
-    # A system call that the recorder's filter does not foresee ends it.
-    "$here/bpfrec" record -q --sandbox kill -o "$file" "$@" >"$file.out" 2>&1
-    status=$?
-    if [ $status != 0 ]; then
-        not_ok "record $*" "exit code $status: $(tail -n 3 "$file.out" | tr '\n' ' ')"
-        return 1
-    fi
-}
-report() { "$here/bpfrec" report "$@" 2>>$dir/errors; }
+. "$here/helpers.sh"
 
 echo "# kernel $(uname -r)"
+
+# ---- what --list-sources says, against what is known of each kernel otherwise
+"$here/bpfrec" record --list-sources --json >sources.json 2>>$dir/errors
+row() { tr -d '\n' <sources.json | sed 's/},{/}\n{/g' | grep "\"name\":\"$1\""; }
+# NAME WORDS: the source is there, and with these
+has() { row "$1" | grep -q '"available":true.*"with":"[^"]*'"$2"; }
+says() { expect "list-sources: $1: $2" "$(row "$1")" has "$1" "$2"; }
+says types "the kernel's own; tp_btf"
+for name in sched offcpu block malloc kmem profile mappings; do says $name ''; done
+case $(uname -r) in
+    # Debian's 5.10 has block_rq_issue with one argument, where mainline had two; task storage for tracing programs came with
+    # 5.12, prev_state as an argument with 5.18, links for many uprobes that can be trusted with 6.13.
+    5.10.*) state="read from the thread" storage=table links="a link for each uprobe" interrupts="not told" ids="read from files" ;;
+    6.1.*) state="an argument" storage="task storage" links="a link for each uprobe" interrupts=told ids="told by the kernel" ;;
+    6.12.*) state="an argument" storage="task storage" links="a link for each uprobe" interrupts=told ids="told by the kernel" ;;
+    *) state="an argument" storage="task storage" links="many uprobes a link" interrupts=told ids="told by the kernel" ;;
+esac
+says sched "prev_state is $state"
+says offcpu "states of threads in: $storage; interrupts: $interrupts"
+says block "the request is the first argument of block_rq_issue"
+says malloc "states of threads in: $storage; $links"
+says mappings "build ids $ids"
+says profile "by c"
+# A guest has pure version 2.
+says cgroups "v2, /sys/fs/cgroup"
 
 # ---- block: null_blk completes each request after 200 us
 if modprobe null_blk nr_devices=1 queue_mode=2 irqmode=2 completion_nsec=200000 gb=1 bs=4096 submit_queues=1; then
@@ -282,6 +274,21 @@ if record budget.bpr -e sched,offcpu,profile --max-rss 1M -- sh -c "$dir/burn 20
     expect "budget: the report says so" "$(grep '^#' budget.txt)" grep -q '^# user stacks were shed from ' budget.txt
 fi
 
+# ---- clocks that are set
+. "$here/clocks.sh"
+
+# ---- a file system of another machine (9p): no space is reserved there, and locks may be missing
+if [ -d "$here/share" ]; then
+    if record "$here/share/t.bpr" --force -e sched -- $dir/sleeper 50; then
+        expect "9p: the file is whole" "verify failed" quiet_verify "$here/share/t.bpr"
+    fi
+    if record "$here/share/segments" --force -e sched --rotate-time 1s -- $dir/sleeper 150; then
+        n=$(find "$here/share/segments" -name 'seg-*.bpr' | grep -c .)
+        expect "9p: segments" "$n of them" between 2 "$n" 100
+        expect "9p: the segments are whole" "verify failed" quiet_verify "$here/share/segments"
+    fi
+fi
+
 # ---- everything at once, killed
 "$here/bpfrec" record -q -o killed.bpr >killed.out 2>&1 &
 recorder=$!
@@ -302,6 +309,51 @@ wait $recorder 2>/dev/null
 expect "kill -9: what was recorded reads back" "verify failed after recover" quiet_verify whole.bpr
 n=$("$here/bpfrec" info whole.bpr --json | tr -d ' \n' | tr ',{}' '\n\n\n' | sed -n 's/^"events":\([0-9]*\)$/\1/p' | head -n 1)
 expect "kill -9: with its events" "$n events" between 100 "${n:-0}" 100000000
+
+# ---- a host with version 1 only: ids and paths are those of the memory controller's hierarchy, else of systemd's, and that is said
+rmdir /sys/fs/cgroup/suite/inner /sys/fs/cgroup/suite
+umount /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup
+for which in memory systemd; do
+    at=/sys/fs/cgroup/$which options=none,name=systemd
+    if [ $which = memory ]; then options=memory; fi
+    mkdir -p $at
+    if ! mount -t cgroup -o $options cgroup $at; then
+        # Debian's kernels have no version 1 of the memory controller any more since 6.12 (CONFIG_MEMCG_V1).
+        case $which-$(uname -r) in
+            memory-5.* | memory-6.1.* | systemd-*) not_ok "version 1, $which" "it cannot be mounted" ;;
+            *) echo "# version 1, $which: not on this kernel" ;;
+        esac
+        continue
+    fi
+    mkdir $at/kept
+    "$here/bpfrec" record --list-sources >sources.txt 2>>$dir/errors
+    expect "version 1, $which: list-sources says so" "$(grep ^cgroups sources.txt)" grep -q "^cgroups *yes *v1 $which, $at\$" sources.txt
+    # shellcheck disable=SC2016
+    if record v1.bpr --force -e sched,profile -F 999 -- sh -c '
+        mkdir $1/gone
+        sh -c "echo \$\$ >$1/gone/cgroup.procs; exec $0/sleeper 50"
+        rmdir $1/gone
+        sh -c "echo \$\$ >$1/kept/cgroup.procs; exec $0/burn 2"' $dir $at; then
+        n=$(report runqlat v1.bpr --json --cgroup /gone | total count)
+        expect "version 1, $which: 50 waits in a group that is gone" "$n waits" between 50 "${n:-0}" 120
+        n=$(report profile v1.bpr -f --cgroup /kept | awk '/burn_/ { n += $NF } END { print n + 0 }')
+        expect "version 1, $which: samples in their group" "$n samples" between 30 "$n" 20000
+        report profile v1.bpr -f --cgroup /gone >gone.txt
+        expect "version 1, $which: and in no other" "$(grep burn_ gone.txt)" [ "$(grep -c burn_ gone.txt)" = 0 ]
+        "$here/bpfrec" info v1.bpr >v1.info 2>>$dir/errors
+        expect "version 1, $which: info says so" "$(grep cgroup v1.info)" grep -q "^cgroup_hierarchy  *v1 $which\$" v1.info
+    fi
+    # shellcheck disable=SC2016
+    if record v1f.bpr --force -e sched --cgroup /kept -- sh -c '
+        sh -c "echo \$\$ >$1/kept/cgroup.procs; exec $0/sleeper 50" & $0/sleeper 50; wait' $dir $at; then
+        all=$(report runqlat v1f.bpr --json | total count)
+        inside=$(report runqlat v1f.bpr --json --cgroup /kept | total count)
+        expect "version 1, $which: the filter keeps the group's waits" "$inside waits" between 50 "${inside:-0}" 120
+        expect "version 1, $which: the filter drops all others" "$all waits in all" [ "$all" = "$inside" ]
+    fi
+    rmdir $at/kept
+    umount $at
+done
 
 if [ $failed != 0 ] && [ -s $dir/errors ]; then sed 's/^/# /' $dir/errors; fi
 echo "end of suite"

@@ -34,7 +34,7 @@ const FIXED: [&str; 14] = [
 ];
 
 /// HEADER keys whose values stay when they are numbers and words of the format.
-const PLAIN: [&str; 46] = [
+const PLAIN: [&str; 48] = [
     "arch",
     "page_size",
     "cpus_online",
@@ -81,10 +81,12 @@ const PLAIN: [&str; 46] = [
     "keep_free_ppm",
     "page_cache_bytes",
     "recovered",
+    "types",
+    "cgroup_hierarchy",
 ];
 
 /// Words of such values, beside numbers and the names of sources and ends.
-const WORDS: [&str; 41] = [
+const WORDS: [&str; 48] = [
     "x86_64",
     "aarch64",
     "riscv64",
@@ -126,6 +128,13 @@ const WORDS: [&str; 41] = [
     "checkpoint_restore",
     "syslog",
     "sys_admin",
+    "own",
+    "file",
+    "v1",
+    "v2",
+    "beside",
+    "memory",
+    "systemd",
 ];
 /// HEADER keys whose values are text all the same.
 const NAMES: [&str; 3] = ["host", "boot_id", "kernel_version"];
@@ -158,14 +167,14 @@ pub fn item(tokens: &mut Tokens, what: What, key: &str, value: &str) -> (String,
             Some(id) => out.extend(tokens.bytes(&id).iter().flat_map(|b| format!("{b:02x}").into_bytes())),
             None => names::word(tokens, bytes, &mut out),
         },
-        "filter_cgroup" => names::path(tokens, bytes, &mut out),
+        "filter_cgroup" | "types_file" => names::path(tokens, bytes, &mut out),
         "malloc_files" => each(bytes, b':', &mut out, |path, out| names::path(tokens, path, out)),
         "command" => each(bytes, b' ', &mut out, |word, out| names::path(tokens, word, out)),
         _ => names::word(tokens, bytes, &mut out),
     }
     let value = String::from_utf8_lossy(&out).into_owned();
     let device = key.strip_prefix("disk.").is_some_and(|number| is_plain(number) && number.contains(':'));
-    let others = ["kernel", "host_id", "kernel_build_id", "filter_cgroup", "malloc_files", "command"];
+    let others = ["kernel", "host_id", "kernel_build_id", "filter_cgroup", "types_file", "malloc_files", "command"];
     let known = device || PLAIN.contains(&key) || NAMES.contains(&key) || others.contains(&key);
     let key = if known { key.to_owned() } else { String::from_utf8_lossy(&tokens.word(key.as_bytes())).into_owned() };
     (key, value)

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::cgroups;
+use crate::pids;
 use crate::processes::Mapping;
 use crate::sources::Context;
 
@@ -16,10 +18,15 @@ use crate::sources::Context;
 /// unseen. So for these the file has the probes, every process that maps it pays for the trap, and the BPF program looks
 /// whom it concerns.
 pub enum Who {
-    /// These processes.
+    /// These processes, by the kernel's numbers, as everywhere here.
     Pids(Vec<u32>),
     /// What is in this cgroup and those below it.
-    Cgroup(String),
+    Cgroup {
+        /// From the hierarchy's root.
+        path: String,
+        /// Number of the hierarchy.
+        hierarchy: u32,
+    },
     /// The recorder's command and its children.
     Family(Option<MapHandle>),
     /// Whoever maps a library that was named.
@@ -30,10 +37,10 @@ impl Who {
     /// What the command line says.
     pub fn new(context: &Context<'_>) -> Result<Who> {
         let args = context.args;
-        Ok(if !args.pid.is_empty() {
-            Who::Pids(args.pid.clone())
+        Ok(if !context.pids.is_empty() {
+            Who::Pids(context.pids.to_vec())
         } else if let Some(cgroup) = context.cgroup {
-            Who::Cgroup(cgroup.trim_end_matches('/').to_owned())
+            Who::Cgroup { path: cgroup.trim_end_matches('/').to_owned(), hierarchy: context.config.cgroup_hierarchy }
         } else if !args.command.is_empty() {
             Who::Family(None)
         } else if !args.memory.lib.is_empty() {
@@ -49,7 +56,7 @@ impl Who {
     pub fn has(&self, pid: u32) -> bool {
         match self {
             Who::Pids(pids) => pids.contains(&pid),
-            Who::Cgroup(path) => in_cgroup(pid, path),
+            Who::Cgroup { path, hierarchy } => in_cgroup(pid, path, *hierarchy),
             Who::Family(map) => {
                 map.as_ref().is_some_and(|map| matches!(map.lookup(&pid.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))))
             }
@@ -57,34 +64,31 @@ impl Who {
         }
     }
 
-    /// The process that a probe of `pid`'s file is bound to; -1: none, all that map the file have it.
+    /// The process that a probe of `pid`'s file is bound to, as it is called here; -1: none, all that map the file have it.
     pub fn bound_to(&self, pid: u32) -> i32 {
-        if matches!(self, Who::Pids(_)) { pid as i32 } else { -1 }
+        if matches!(self, Who::Pids(_)) { pids::own(pid).map_or(-1, |pid| pid as i32) } else { -1 }
     }
 
     /// Processes that are there now.
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Who::Pids(pids) => pids.clone(),
-            Who::Cgroup(_) => {
-                let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-                entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| self.has(*pid)).collect()
-            }
+            Who::Cgroup { .. } => pids::all().into_iter().filter(|pid| self.has(*pid)).collect(),
             Who::Family(_) | Who::Everyone => Vec::new(),
         }
     }
 }
 
-/// Whether a process is in a cgroup (v2) or below it.
-fn in_cgroup(pid: u32, path: &str) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+/// Whether a process is in a cgroup or below it.
+fn in_cgroup(pid: u32, path: &str, hierarchy: u32) -> bool {
+    let text = fs::read_to_string(pids::proc(pid) + "/cgroup").unwrap_or_default();
+    let own = cgroups::path_in(&text, hierarchy);
     own.and_then(|own| own.strip_prefix(path)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Files that a process maps for execution, each once.
 pub fn mapped_by(pid: u32) -> Vec<Mapping> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let maps = fs::read(pids::proc(pid) + "/maps").unwrap_or_default();
     let mut mappings: Vec<Mapping> =
         maps.split(|b| *b == b'\n').filter_map(|line| Mapping::parse(line, pid, 0)).filter(|m| m.inode != 0).collect();
     mappings.sort_by_key(|m| (m.major, m.minor, m.inode));
@@ -95,7 +99,7 @@ pub fn mapped_by(pid: u32) -> Vec<Mapping> {
 /// `path` as process `pid` sees it: in its own root, which is a container's.
 pub fn seen_by(pid: u32, path: &Path) -> PathBuf {
     match path.strip_prefix("/") {
-        Ok(inside) => Path::new("/proc").join(pid.to_string()).join("root").join(inside),
+        Ok(inside) => Path::new(&pids::proc(pid)).join("root").join(inside),
         Err(_) => path.to_owned(),
     }
 }
