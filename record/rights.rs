@@ -63,11 +63,6 @@ impl Kept {
         Ok(Kept(if has.contains(NEEDED) { wanted & has } else { (wanted | CapabilitySet::SYS_ADMIN) & has }))
     }
 
-    /// Nothing: for a thread that starts before the others give up theirs, and works with open files alone.
-    pub fn none() -> Kept {
-        Kept(CapabilitySet::empty())
-    }
-
     /// Keeps CAP_SYS_ADMIN, too, if it is there.
     pub fn with_admin(self) -> Result<Kept> {
         Ok(Kept(self.0 | (own()?.permitted & CapabilitySet::SYS_ADMIN)))

@@ -53,7 +53,7 @@ impl Segments {
     /// # Errors
     /// When the output cannot be made, or its first blocks not written; then nothing is left of it.
     pub fn open(plan: Plan) -> Result<Self> {
-        let behind = Behind::start()?;
+        let behind = Behind::default();
         Segments::with(plan, Arc::default(), Box::new(move |path, force| output::create(path, force, Some(&behind))))
     }
 
