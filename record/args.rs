@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rights::Rights;
+use crate::sandbox::Sandbox;
+
 /// Arguments of `bpfrec record`.
 #[derive(clap::Args, Debug, Clone)]
 #[command(after_help = "Examples:
@@ -86,6 +89,13 @@ pub struct RecordArgs {
     /// Types of this very kernel, for one built without CONFIG_DEBUG_INFO_BTF: a BTF file, or an ELF file with a section .BTF
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
+    /// What the recorder keeps of its rights once the probes are attached: what a recording needs (CAP_BPF, CAP_PERFMON,
+    /// CAP_SYS_PTRACE), also those to read what belongs to others, for names in programs that start later, or all
+    #[arg(long, value_enum, default_value_t = Rights::Least, value_name = "WHICH")]
+    pub rights: Rights,
+    /// What a system call meets that recording does not need: on, it fails; kill, it ends the recorder; off, nothing
+    #[arg(long, value_enum, default_value_t = Sandbox::On, value_name = "HOW")]
+    pub sandbox: Sandbox,
     /// Say what this kernel has for each source and what is done without it, and record nothing
     #[arg(long)]
     pub list_sources: bool,

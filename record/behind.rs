@@ -5,8 +5,6 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
-
 use crate::output::again;
 use crate::storage::Storage;
 
@@ -24,9 +22,9 @@ struct Job {
     call: Call,
 }
 
-/// The thread; it ends with the last handle.
-#[derive(Clone)]
-pub struct Behind(Sender<Job>);
+/// The thread. It begins with its first job, when the recorder has given up its rights, and ends with the last handle.
+#[derive(Clone, Default)]
+pub struct Behind(Arc<Mutex<Option<Sender<Job>>>>);
 
 /// What the thread has not yet done with a file.
 struct Late {
@@ -47,14 +45,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Behind {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When there can be no further thread.
-    pub fn start() -> Result<Behind> {
-        let (jobs, queue) = channel();
-        std::thread::Builder::new().name("bpfrec-disk".into()).spawn(move || run(&queue)).context("a thread")?;
-        Ok(Behind(jobs))
+    fn send(&self, job: Job) -> io::Result<()> {
+        let mut jobs = lock(&self.0);
+        if jobs.is_none() {
+            let (sender, queue) = channel();
+            std::thread::Builder::new().name("bpfrec-disk".into()).spawn(move || run(&queue))?;
+            *jobs = Some(sender);
+        }
+        let sent = jobs.as_ref().map(|jobs| jobs.send(job));
+        sent.and_then(Result::ok).ok_or_else(|| io::Error::other("the thread bpfrec-disk has ended"))
     }
 
     /// A file whose slow calls the thread does. `here` and `there` are the same file, for who writes and for the thread.
@@ -107,7 +106,7 @@ impl Deferred {
         self.late.wait(AHEAD - 1)?;
         lock(&self.late.waiting).calls += 1;
         let job = Job { file: Arc::clone(&self.late), call };
-        self.behind.0.send(job).map_err(|_| io::Error::other("the thread bpfrec-disk has ended"))
+        self.behind.send(job)
     }
 }
 
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn who_writes_does_not_wait_for_the_disk_and_hears_of_its_errors() {
         let gate = Arc::new(Mutex::new(()));
-        let behind = Behind::start().unwrap();
+        let behind = Behind::default();
         let broken = || Box::new(Broken(Arc::clone(&gate)));
         let mut file = behind.file(broken(), broken());
         let closed = lock(&gate);
@@ -202,7 +201,7 @@ mod tests {
     #[test]
     fn beyond_what_may_wait_it_waits() {
         let gate = Arc::new(Mutex::new(()));
-        let behind = Behind::start().unwrap();
+        let behind = Behind::default();
         let broken = || Box::new(Broken(Arc::clone(&gate)));
         let mut file = behind.file(broken(), broken());
         let closed = lock(&gate);

@@ -30,6 +30,8 @@ const TRIES: u8 = 3;
 pub mod missing {
     /// Neither its process nor its file was there any more.
     pub const GONE: &str = "gone before it could be opened";
+    /// Its process was there.
+    pub const REFUSED: &str = "closed to the recorder";
     /// Too many binaries.
     pub const HANDLES: &str = "too many open files";
     /// Stripped.
@@ -97,6 +99,8 @@ pub struct Binaries {
     limit: u64,
     /// Mappings of binaries beyond [`MOST`].
     pub over: u64,
+    /// Mappings of files that were closed to the recorder, where the kernel does not tell their build ids.
+    refused: u64,
 }
 
 /// Rows of kinds `binary` and `binary_segment`.
@@ -159,6 +163,7 @@ impl Default for Binaries {
             handles: 0,
             limit,
             over: 0,
+            refused: 0,
         };
         binaries.vdso = crate::vdso::image().and_then(|image| binaries.add_vdso(image));
         binaries
@@ -166,6 +171,11 @@ impl Default for Binaries {
 }
 
 impl Binaries {
+    /// How many were closed to the recorder.
+    pub fn refused(&self) -> u64 {
+        self.refused + self.list.iter().filter(|b| b.missing == missing::REFUSED).count() as u64
+    }
+
     /// Takes note of a mapping and fills in its build id where the kernel did not. Returns the position of the binary,
     /// if it is one. `others` are processes that live in the same mount namespace.
     pub fn see(&mut self, m: &mut Mapping, others: impl Iterator<Item = u32>) -> Option<u32> {
@@ -192,9 +202,14 @@ impl Binaries {
             m.build_id.clone_from(&self.list[at as usize].build_id);
             return Some(at);
         }
-        let id = first_8(&m.build_id)?;
+        let is_refused = known.is_none() && open::is_refused(m);
+        let Some(id) = first_8(&m.build_id) else {
+            self.refused += u64::from(is_refused);
+            return None;
+        };
         known.or_else(|| {
-            let b = Binary { missing: missing::GONE, build_id: m.build_id.clone(), ..Binary::new(id, m) };
+            let missing = if is_refused { missing::REFUSED } else { missing::GONE };
+            let b = Binary { missing, build_id: m.build_id.clone(), ..Binary::new(id, m) };
             self.add(b)
         })
     }
@@ -227,7 +242,7 @@ impl Binaries {
         let at = match self.by_id.get(&id).copied() {
             Some(at) => {
                 let b = &mut self.list[at as usize];
-                if b.layout.is_none() && b.missing == missing::GONE {
+                if b.layout.is_none() && matches!(b.missing, missing::GONE | missing::REFUSED) {
                     (b.size, b.layout, b.missing, b.file) = (stat.size(), layout, "", device);
                     self.rows.push(b, device);
                 } else if build_id.is_empty() && b.file != device {

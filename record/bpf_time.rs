@@ -18,9 +18,13 @@ pub struct BpfTime {
     pause: Duration,
     measured: Duration,
     possible: bool,
+    /// The longest that a window takes; without: until the end.
+    measure: Option<Duration>,
 }
 
 const MEASURE: Duration = Duration::from_secs(1);
+/// The only window, where the kernel cannot be asked again.
+const MEASURE_ONCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(29);
 /// Between windows when there is a budget to keep.
 const BUDGET_PAUSE: Duration = Duration::from_secs(9);
@@ -39,8 +43,13 @@ pub struct Runs {
 }
 
 impl BpfTime {
-    /// Begins to measure the programs of `objects`; more often where a `budget` is to be kept.
-    pub fn start<'a>(objects: impl Iterator<Item = (Source, &'a Object)>, budget: bool) -> Result<BpfTime> {
+    /// Begins to measure the programs of `objects`; more often where a `budget` is to be kept. Asking takes CAP_SYS_ADMIN: where
+    /// that goes, so that it cannot be asked `again`, there is one window, and with a budget it does not end.
+    pub fn start<'a>(
+        objects: impl Iterator<Item = (Source, &'a Object)>,
+        budget: bool,
+        again: bool,
+    ) -> Result<BpfTime> {
         let mut programs = Vec::new();
         for (source, object) in objects {
             for program in object.progs().filter(|p| p.autoload()) {
@@ -55,9 +64,20 @@ impl BpfTime {
             pause: if budget { BUDGET_PAUSE } else { PAUSE },
             measured: Duration::ZERO,
             possible: true,
+            measure: match (again, budget) {
+                (true, _) => Some(MEASURE),
+                (false, false) => Some(MEASURE_ONCE),
+                (false, true) => None,
+            },
         };
         time.enable();
+        time.possible &= again;
         Ok(time)
+    }
+
+    /// Whether it measures now.
+    pub fn is_on(&self) -> bool {
+        self.enabled.is_some()
     }
 
     fn enable(&mut self) {
@@ -90,7 +110,7 @@ impl BpfTime {
     /// Ends or begins a window when it is time.
     pub fn tick(&mut self) {
         match &self.enabled {
-            Some(_) if self.window.elapsed() >= MEASURE => self.stop(),
+            Some(_) if self.measure.is_some_and(|longest| self.window.elapsed() >= longest) => self.stop(),
             None if self.possible && self.window.elapsed() >= self.pause => self.enable(),
             _ => {}
         }

@@ -1,11 +1,15 @@
 //! The command that is run while recording.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::thread::JoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// A running command.
 pub struct Running {
@@ -18,15 +22,54 @@ pub fn name(command: &[OsString]) -> Option<String> {
     Some(program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned())
 }
 
-impl Running {
-    /// Starts it.
-    pub fn start(command: &[OsString]) -> Result<Option<Running>> {
+/// A command whose process is there and waits. It has the rights that the recorder was started with, and the recorder is about to
+/// give up its own.
+pub struct Waiting {
+    /// Closed without a byte, it ends the process.
+    gate: OwnedFd,
+    spawning: JoinHandle<io::Result<Child>>,
+    program: String,
+}
+
+impl Waiting {
+    /// Makes the process.
+    pub fn start(command: &[OsString]) -> Result<Option<Waiting>> {
         let Some((program, args)) = command.split_first() else { return Ok(None) };
-        let child = Command::new(program).args(args).spawn();
-        let child = child.with_context(|| format!("cannot run {}", Path::new(program).display()))?;
-        Ok(Some(Running { child }))
+        let name = Path::new(program).display().to_string();
+        let (go, gate) = pipe_with(PipeFlags::CLOEXEC).context("a pipe for the command")?;
+        let (there, tell) = pipe_with(PipeFlags::CLOEXEC).context("a pipe for the command")?;
+        let mut command = Command::new(program);
+        command.args(args);
+        let others_end = gate.as_raw_fd();
+        let wait = move || {
+            // SAFETY: the copy that the fork made; nothing in this process, which runs another program soon, uses it.
+            unsafe { rustix::io::close(others_end) };
+            rustix::io::write(&tell, &[1])?;
+            match rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut [0u8; 1]))? {
+                // The recording did not begin.
+                0 => Err(io::ErrorKind::BrokenPipe.into()),
+                _ => Ok(()),
+            }
+        };
+        // SAFETY: between fork and exec only system calls are made; an error of a kind alone allocates nothing.
+        unsafe { command.pre_exec(wait) };
+        // It returns only when the program runs, so that a thread has to wait for it. Its rights end with it.
+        let spawning = std::thread::Builder::new().name("bpfrec-command".into()).spawn(move || command.spawn())?;
+        // Nothing, when it could not be made: then the thread's result says why.
+        let _ = rustix::io::retry_on_intr(|| rustix::io::read(&there, &mut [0u8; 1]));
+        Ok(Some(Waiting { gate, spawning, program: name }))
     }
 
+    /// Runs the program.
+    pub fn go(self) -> Result<Running> {
+        let _ = rustix::io::write(&self.gate, &[1]);
+        let child = self.spawning.join().map_err(|_| anyhow!("the thread that starts the command panicked"))?;
+        let child = child.with_context(|| format!("cannot run {}", self.program))?;
+        Ok(Running { child })
+    }
+}
+
+impl Running {
     /// Its process, as it is called here.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -53,6 +53,20 @@ impl Session {
         counts.iter().filter(|(_, n)| *n > 0).for_each(|(key, n)| self.tell(key, &n.to_string()));
     }
 
+    /// Says how many binaries were closed to the recorder.
+    fn count_refused(&mut self) {
+        let Some(seen) = self.seen.lock_within(LOCK) else { return };
+        let refused = seen.binaries.refused();
+        drop(seen);
+        if refused > 0 {
+            self.tell("binaries_refused", &refused.to_string());
+            self.status.say(&format!(
+                "{refused} binaries were closed to the recorder, so their functions have no names: they lie in folders of others or are \
+                 deleted, and began to run after it gave up the rights to read these; --rights read keeps them"
+            ));
+        }
+    }
+
     /// Ends the recording; returns the exit code.
     pub fn finish(mut self, reason: EndReason) -> Result<u8> {
         let ended = self.started.elapsed();
@@ -91,6 +105,7 @@ impl Session {
         // The signal that ended the recording is not the one that ends this.
         self.stop.store(false, Ordering::Relaxed);
         self.write_symbols();
+        self.count_refused();
         self.steps.end_names();
         self.checkpoint();
         let mut figures = self.figures();

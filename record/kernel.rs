@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use anyhow::{Context, Result, ensure};
 use bpfrec_format::Column::{Int, Text};
@@ -73,9 +73,33 @@ pub struct Symbols {
     pub core_bytes: u64,
 }
 
+/// A list that the kernel shows with addresses only to whoever had CAP_SYSLOG when opening it. It is opened once, before that
+/// is given up, and read again and again.
+pub struct List(File);
+
+impl List {
+    /// Opens /proc/kallsyms.
+    pub fn of_functions() -> Result<List> {
+        File::open(KALLSYMS).map(List).context(KALLSYMS)
+    }
+
+    /// Opens /proc/modules; a kernel without modules has none.
+    pub fn of_modules() -> Option<List> {
+        File::open("/proc/modules").map(List).ok()
+    }
+
+    /// All of it, as it is now.
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        self.0.rewind()?;
+        self.0.read_to_end(&mut text)?;
+        Ok(text)
+    }
+}
+
 /// Reads them.
-pub fn symbols() -> Result<Symbols> {
-    let text = fs::read(KALLSYMS).context(KALLSYMS)?;
+pub fn symbols(list: &mut List) -> Result<Symbols> {
+    let text = list.read().context(KALLSYMS)?;
     let table = parse(&text);
     let warning = hidden(&table).map(|by| {
         format!(
@@ -109,23 +133,41 @@ pub struct Positioned(File);
 
 impl Positioned {
     /// Reads so far.
-    pub fn new(core_bytes: u64) -> Result<Positioned> {
-        let mut file = File::open(KALLSYMS).context(KALLSYMS)?;
+    pub fn new(list: List, core_bytes: u64) -> Result<Positioned> {
+        let List(mut file) = list;
+        file.rewind().context(KALLSYMS)?;
         // Only whole reads of that many bytes: one byte more, and the kernel would look at the modules.
         let read = io::copy(&mut (&mut file).take(core_bytes), &mut io::sink()).context(KALLSYMS)?;
         ensure!(read == core_bytes, "{KALLSYMS} has only {read} of {core_bytes} bytes");
         Ok(Positioned(file))
     }
+
+    /// What comes there, and the list for another time.
+    fn read(self) -> io::Result<(Vec<u8>, List)> {
+        let (Positioned(mut file), mut text) = (self, Vec::new());
+        file.read_to_end(&mut text)?;
+        Ok((text, List(file)))
+    }
 }
 
-/// Functions of some modules, kind `kernel_symbol`; quickly with a file that has been read up to them.
-pub fn symbols_of(wanted: &dyn Fn(&[u8]) -> bool, positioned: Option<Positioned>) -> Result<Table> {
-    let mut file = match positioned {
-        Some(Positioned(file)) => file,
-        None => File::open(KALLSYMS).context(KALLSYMS)?,
+/// Where functions are read from.
+pub enum From<'a> {
+    /// From its begin.
+    All(&'a mut List),
+    /// Quickly; what is left is put there.
+    Modules(Positioned, &'a mut Vec<List>),
+}
+
+/// Functions of some modules, kind `kernel_symbol`.
+pub fn symbols_of(wanted: &dyn Fn(&[u8]) -> bool, from: From<'_>) -> Result<Table> {
+    let text = match from {
+        From::All(list) => list.read().context(KALLSYMS)?,
+        From::Modules(positioned, lists) => {
+            let (text, list) = positioned.read().context(KALLSYMS)?;
+            lists.push(list);
+            text
+        }
     };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).context(KALLSYMS)?;
     let all = parse(&text);
     let [Int(addr), Int(kind), Text(name), Text(module)] = &all.columns[..] else { return Ok(all) };
     let mut table = Table::new(&meta::kind(meta::KERNEL_SYMBOL));
@@ -194,13 +236,18 @@ mod tests {
 
     #[test]
     fn what_is_behind_the_kernel_itself() {
-        let all = symbols().unwrap();
+        let mut list = List::of_functions().unwrap();
+        let all = symbols(&mut list).unwrap();
         let some = |table: &Table| (0..table.rows()).map(|i| table.columns[0].ints()[i]).collect::<Vec<_>>();
         let is_module = |module: &[u8]| !module.is_empty();
-        let whole = symbols_of(&is_module, None).unwrap();
-        let behind = symbols_of(&is_module, Some(Positioned::new(all.core_bytes).unwrap())).unwrap();
+        let whole = symbols_of(&is_module, From::All(&mut list)).unwrap();
+        // The same file twice.
+        let mut lists = Vec::new();
+        let positioned = Positioned::new(list, all.core_bytes).unwrap();
+        let behind = symbols_of(&is_module, From::Modules(positioned, &mut lists)).unwrap();
         assert_eq!(some(&whole), some(&behind));
-        let rest = symbols_of(&|_| true, Some(Positioned::new(all.core_bytes).unwrap())).unwrap();
+        let positioned = Positioned::new(lists.pop().unwrap(), all.core_bytes).unwrap();
+        let rest = symbols_of(&|_| true, From::Modules(positioned, &mut lists)).unwrap();
         assert!(rest.rows() < whole.rows() + 10, "{} of {}", rest.rows(), all.table.rows());
     }
 

@@ -6,13 +6,7 @@ use libbpf_rs::btf::{Btf, BtfType};
 
 /// Fails with a sentence unless BPF programs can be loaded here.
 pub fn check() -> Result<()> {
-    use rustix::thread::CapabilitySet;
-    let effective = rustix::thread::capabilities(None).context("cannot read this process's capabilities")?.effective;
-    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    if !effective.contains(CapabilitySet::SYS_ADMIN) && !effective.contains(enough) {
-        bail!("recording needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE: try sudo");
-    }
-    Ok(())
+    crate::rights::check()
 }
 
 /// Arguments of tracepoint `name` as BTF tells, `None` when the kernel has no such tracepoint.

@@ -14,7 +14,7 @@ use libbpf_rs::{MapCore, MapHandle, Object, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
 use crate::clock;
-use crate::kernel::{self, Positioned};
+use crate::kernel::{self, From, List, Positioned};
 use crate::layout::ModuleRecord;
 
 /// Time between two looks when nobody tells.
@@ -24,18 +24,25 @@ const LOOK: Duration = Duration::from_secs(1);
 const AHEAD: usize = 2;
 
 /// Address and bytes of modules by name.
-type List = FxHashMap<Vec<u8>, (u64, u64)>;
+type Places = FxHashMap<Vec<u8>, (u64, u64)>;
 
 /// What was loaded when it was last looked at, and what the kernel has told since.
 #[derive(Default)]
 pub struct Modules {
-    known: List,
+    known: Places,
     looked_ns: u64,
     ring: Option<(MapHandle, RingBuffer<'static>)>,
     told: Arc<Mutex<Vec<ModuleRecord>>>,
     core_bytes: u64,
     /// One for each of the next modules.
     functions: Vec<Positioned>,
+    /// To be made such again; opened while addresses could be had.
+    lists: Vec<List>,
+    /// The modules, and all functions.
+    loaded: Option<List>,
+    all_functions: Option<List>,
+    /// Addresses of sections .text by module and its place: read while they could be had.
+    texts: FxHashMap<(Vec<u8>, u64), u64>,
 }
 
 impl Modules {
@@ -54,7 +61,10 @@ impl Modules {
             let buffer = builder.build()?;
             ring = Some((map, buffer));
         }
-        Ok(Modules { known: read(), looked_ns: clock::mono_ns(), ring, told, core_bytes: 0, functions: Vec::new() })
+        let mut modules = Modules { looked_ns: clock::mono_ns(), ring, told, ..Modules::default() };
+        (modules.loaded, modules.all_functions) = (List::of_modules(), List::of_functions().ok());
+        modules.known = modules.read();
+        Ok(modules)
     }
 
     /// Gets ready for the next modules. `core_bytes`: see `kernel::Symbols`.
@@ -62,7 +72,8 @@ impl Modules {
         self.core_bytes = core_bytes;
         // Without them the whole is read, as it must be where nobody tells.
         while self.ring.is_some() && self.functions.len() < AHEAD {
-            match Positioned::new(core_bytes) {
+            let list = self.lists.pop().map_or_else(List::of_functions, Ok);
+            match list.and_then(|list| Positioned::new(list, core_bytes)) {
                 Ok(file) => self.functions.push(file),
                 Err(_) => break,
             }
@@ -89,7 +100,7 @@ impl Modules {
             return Vec::new();
         }
         let since = std::mem::replace(&mut self.looked_ns, now_ns);
-        let now = read();
+        let now = self.read();
         if now == self.known && told.is_empty() {
             return Vec::new();
         }
@@ -101,7 +112,7 @@ impl Modules {
         tables
     }
 
-    fn compare(&mut self, before: &List, told: &[ModuleRecord], since: u64) -> Vec<Table> {
+    fn compare(&mut self, before: &Places, told: &[ModuleRecord], since: u64) -> Vec<Table> {
         let mut changes = Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE));
         // When it came or went, as far as that was told.
         let when =
@@ -113,7 +124,11 @@ impl Modules {
         let new: Vec<_> = self.known.iter().filter(|(name, place)| before.get(*name) != Some(place)).collect();
         let is_new = |name: &[u8]| new.iter().any(|(n, _)| n[..] == *name);
         // A list that cannot be read names nothing: then the modules themselves stand for their functions, below.
-        let symbols = if new.is_empty() { None } else { kernel::symbols_of(&is_new, self.functions.pop()).ok() };
+        let from = match (self.functions.pop().filter(|_| !new.is_empty()), &mut self.all_functions) {
+            (Some(positioned), _) => Some(From::Modules(positioned, &mut self.lists)),
+            (None, list) => list.as_mut().filter(|_| !new.is_empty()).map(From::All),
+        };
+        let symbols = from.and_then(|from| kernel::symbols_of(&is_new, from).ok());
         let mut named: Vec<&[u8]> = Vec::new();
         if let Some([Int(addrs), _, Text(names), Text(modules)]) = symbols.as_ref().map(|s| &s.columns[..]) {
             for (i, addr) in addrs.iter().enumerate().filter(|(_, addr)| **addr != 0) {
@@ -129,34 +144,37 @@ impl Modules {
             let row = [t.ts_ns.into(), t.addr.into(), t.len.into(), u32::from(t.gone).into()];
             changes.push(&[&row[..], &[name[..].into(), t.name[..].into()]].concat());
         }
+        let is_new: Vec<Vec<u8>> = new.iter().map(|(name, _)| name.to_vec()).collect();
         let mut tables = Vec::new();
         tables.extend(Some(changes).filter(|t| t.rows() > 0));
-        tables.extend(table(&is_new));
+        tables.extend(self.table(&|name| is_new.iter().any(|new| new == name)));
         tables
     }
-}
 
-/// Rows of kind `kernel_module` for modules that are loaded.
-pub fn table(wanted: &dyn Fn(&[u8]) -> bool) -> Option<Table> {
-    let mut table = Table::new(&meta::kind(meta::KERNEL_MODULE));
-    let now = clock::mono_ns();
-    for name in read().keys().filter(|name| wanted(name)) {
-        let Ok(folder) = std::str::from_utf8(name).map(|name| format!("/sys/module/{name}")) else { continue };
-        let text = fs::read_to_string(format!("{folder}/sections/.text")).unwrap_or_default();
-        let text = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
-        let build_id = kernel::build_id(&format!("{folder}/notes/.note.gnu.build-id"));
-        table.push(&[now.into(), name[..].into(), text.into(), build_id[..].into()]);
+    /// Those that are loaded.
+    fn read(&mut self) -> Places {
+        parse(&self.loaded.as_mut().and_then(|list| list.read().ok()).unwrap_or_default())
     }
-    Some(table).filter(|t| t.rows() > 0)
-}
 
-/// A kernel without modules has no such list.
-fn read() -> List {
-    parse(&fs::read("/proc/modules").unwrap_or_default())
+    /// Rows of kind `kernel_module` for modules that are loaded.
+    pub fn table(&mut self, wanted: &dyn Fn(&[u8]) -> bool) -> Option<Table> {
+        let mut table = Table::new(&meta::kind(meta::KERNEL_MODULE));
+        let now = clock::mono_ns();
+        for (name, (addr, _)) in self.read().into_iter().filter(|(name, _)| wanted(name)) {
+            let Ok(folder) = std::str::from_utf8(&name).map(|name| format!("/sys/module/{name}")) else { continue };
+            let text = fs::read_to_string(format!("{folder}/sections/.text")).unwrap_or_default();
+            let text = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+            let build_id = kernel::build_id(&format!("{folder}/notes/.note.gnu.build-id"));
+            let known = self.texts.entry((name.clone(), addr)).or_insert(text);
+            *known = if text == 0 { *known } else { text };
+            table.push(&[now.into(), name[..].into(), (*known).into(), build_id[..].into()]);
+        }
+        Some(table).filter(|t| t.rows() > 0)
+    }
 }
 
 /// Lines such as `nvme 57344 3 - Live 0xffffffffc0123000`.
-fn parse(text: &[u8]) -> List {
+fn parse(text: &[u8]) -> Places {
     let line = |line: &[u8]| {
         let text = std::str::from_utf8(line).ok()?;
         let fields: Vec<_> = text.split_ascii_whitespace().collect();
@@ -184,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_module_that_went() {
-        let before = List::from_iter([(b"brief".to_vec(), (0x1000, 0x200))]);
-        let mut modules = Modules { known: List::default(), looked_ns: 5, ..Modules::default() };
+        let before = Places::from_iter([(b"brief".to_vec(), (0x1000, 0x200))]);
+        let mut modules = Modules { known: Places::default(), looked_ns: 5, ..Modules::default() };
         for (said, at) in [(vec![], 5), (vec![told(4, false), told(9, true)], 9)] {
             let tables = modules.compare(&before, &said, 5);
             assert_eq!((tables[0].rows(), tables[0].columns[0].ints()), (1, &[at][..]));
@@ -195,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_module_that_was_gone_before_it_was_looked_at() {
-        let mut modules = Modules { known: List::default(), looked_ns: 5, ..Modules::default() };
-        let tables = modules.compare(&List::default(), &[told(7, false), told(8, true)], 5);
+        let mut modules = Modules { known: Places::default(), looked_ns: 5, ..Modules::default() };
+        let tables = modules.compare(&Places::default(), &[told(7, false), told(8, true)], 5);
         assert_eq!(tables[0].columns[0].ints(), [7, 8]);
         assert_eq!(tables[0].columns[3].ints(), [0, 1]);
         let Text(names) = &tables[0].columns[4] else { panic!("text") };

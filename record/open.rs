@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 
 use crate::pids;
 use crate::processes::Mapping;
@@ -30,7 +31,23 @@ pub fn candidates(m: &Mapping, others: impl Iterator<Item = u32>) -> impl Iterat
         let sure = is_it(&file, m);
         Some(Found { file, sure })
     });
-    by_mapping.into_iter().chain(in_roots)
+    by_mapping.into_iter().chain(in_roots).chain(std::iter::once_with(|| by_program(m)).flatten())
+}
+
+/// The program that the process runs: it can be had where its folder must not be entered, and when it is deleted.
+fn by_program(m: &Mapping) -> Option<Found> {
+    let link = format!("/proc/{}/exe", m.pid);
+    let file = regular(openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?)?;
+    let sure = is_it(&file, m);
+    Some(Found { file, sure })
+}
+
+/// Whether `m` cannot be opened for want of rights: its folder or the file is closed to us, or it is deleted and only
+/// CAP_CHECKPOINT_RESTORE would lead to it.
+pub fn is_refused(m: &Mapping) -> bool {
+    let is_refusal = |error| matches!(error, Errno::ACCESS | Errno::PERM);
+    let link = format!("/proc/{}/map_files/{:x}-{:x}", m.pid, m.start, m.start + m.len);
+    openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_err_and(is_refusal)
 }
 
 fn by_mapping(m: &Mapping) -> Option<Found> {

@@ -52,9 +52,9 @@ impl Segments {
     ///
     /// # Errors
     /// When the output cannot be made, or its first blocks not written; then nothing is left of it.
-    pub fn open(plan: Plan, progress: Arc<Progress>) -> Result<Self> {
-        let behind = Behind::start()?;
-        Segments::with(plan, progress, Box::new(move |path, force| output::create(path, force, Some(&behind))))
+    pub fn open(plan: Plan) -> Result<Self> {
+        let behind = Behind::default();
+        Segments::with(plan, Arc::default(), Box::new(move |path, force| output::create(path, force, Some(&behind))))
     }
 
     /// As [`Segments::open`], with another way to make files.

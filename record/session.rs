@@ -49,6 +49,7 @@ pub fn run(args: RecordArgs) -> Result<u8> {
         return crate::abilities::print(&args).map(|()| 0);
     }
     check_output(&args)?;
+    crate::confine::check(&args)?;
     crate::shedding::check(&args)?;
     crate::messages::collect();
     let mut session = Session::start(args)?;

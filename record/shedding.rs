@@ -2,6 +2,7 @@
 //! BPF programs and the file.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use bpfrec_format::{BlockType, EndReason, Source as Id, Table, meta};
 use libbpf_rs::{MapCore as _, MapFlags};
-use rustix::fs::statvfs;
+use rustix::fs::{Mode, OFlags, fstatvfs, open};
 
 use crate::args::{KeepFree, RecordArgs};
 use crate::bpf::SharedMaps;
@@ -64,24 +65,28 @@ impl Page {
 /// Free space on a file system, and how much of it is to stay.
 struct Disk {
     path: PathBuf,
+    /// Opened before rights are given up: its path may lead through folders of others.
+    folder: OwnedFd,
     keep: u64,
     at_first: u64,
 }
 
-/// Bytes free for everybody, and bytes in all, of the file system that `path` is on.
-fn space(path: &Path) -> Result<(u64, u64)> {
-    let s = statvfs(path).with_context(|| format!("cannot look at the file system of {}", path.display()))?;
+/// Bytes free for everybody, and bytes in all, of the file system that `folder` is on.
+fn space(folder: &OwnedFd, path: &Path) -> Result<(u64, u64)> {
+    let s = fstatvfs(folder).with_context(|| format!("cannot look at the file system of {}", path.display()))?;
     Ok((s.f_bavail.saturating_mul(s.f_frsize), s.f_blocks.saturating_mul(s.f_frsize)))
 }
 
 impl Disk {
     fn new(path: &Path, keep: KeepFree) -> Result<Disk> {
-        let (at_first, all) = space(path)?;
+        let folder = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let folder = folder.with_context(|| format!("cannot look at the file system of {}", path.display()))?;
+        let (at_first, all) = space(&folder, path)?;
         let keep = match keep {
             KeepFree::Bytes(bytes) => bytes,
             KeepFree::PartsPerMillion(ppm) => (u128::from(all) * u128::from(ppm) / 1_000_000) as u64,
         };
-        Ok(Disk { path: path.into(), keep, at_first })
+        Ok(Disk { path: path.into(), folder, keep, at_first })
     }
 
     fn margin(&self) -> u64 {
@@ -89,7 +94,7 @@ impl Disk {
     }
 
     fn is_low(&self) -> Result<bool> {
-        Ok(space(&self.path)?.0 < self.keep + self.margin())
+        Ok(space(&self.folder, &self.path)?.0 < self.keep + self.margin())
     }
 }
 
@@ -261,7 +266,7 @@ impl Session {
         let bytes = self.writer.progress.bytes.load(Relaxed);
         measures.extend(budget.size_bytes.map(|limit| Measure::size(bytes, limit)));
         if let Some(disk) = &budget.disk {
-            measures.push(Measure::free(space(&disk.path)?.0, disk.keep + disk.margin(), disk.at_first));
+            measures.push(Measure::free(space(&disk.folder, &disk.path)?.0, disk.keep + disk.margin(), disk.at_first));
         }
         Ok(measures)
     }

@@ -79,6 +79,11 @@ impl Sideband {
         cpus.iter().any(|cpu| PerfRing::open(&mut attr(true), *cpu).is_ok())
     }
 
+    /// Whether this thread may open such events.
+    pub fn is_permitted(cpus: &[u32]) -> bool {
+        cpus.iter().any(|cpu| PerfRing::open(&mut attr(false), *cpu).is_ok())
+    }
+
     /// Opens and enables an event on each of `cpus` that runs.
     ///
     /// # Errors

@@ -19,12 +19,14 @@ pub struct Snapshot {
     seen: Shared,
     hierarchy: Hierarchy,
     tasks: Option<Link>,
+    /// The kernel's functions.
+    functions: Result<kernel::List>,
 }
 
 impl Snapshot {
     /// Nothing is read yet. `tasks` is the link of the task iterator; `None`: only /proc knows them.
     pub fn new(registry: Arc<Registry>, seen: Shared, hierarchy: Hierarchy, tasks: Option<Link>) -> Self {
-        Snapshot { registry, seen, hierarchy, tasks }
+        Snapshot { registry, seen, hierarchy, tasks, functions: kernel::List::of_functions() }
     }
 
     /// Reads everything. Warnings are returned, not printed.
@@ -36,10 +38,13 @@ impl Snapshot {
             (BlockType::Cgroups, cgroups::snapshot(self.hierarchy.mount.as_deref())),
             (BlockType::Maps, processes::mappings(&self.seen)),
         ];
-        if let Some(modules) = crate::modules::table(&|_| true) {
-            tables.push((BlockType::KernelSymbols, modules));
-        }
-        match kernel::symbols() {
+        let modules = self.seen.lock().modules.as_mut().and_then(|modules| modules.table(&|_| true));
+        tables.extend(modules.map(|modules| (BlockType::KernelSymbols, modules)));
+        let functions = match &mut self.functions {
+            Ok(list) => kernel::symbols(list),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        match functions {
             Ok(kernel::Symbols { table, warning, core_bytes }) => {
                 tables.push((BlockType::KernelSymbols, table));
                 warnings.extend(warning);

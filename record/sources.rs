@@ -66,6 +66,16 @@ pub trait Source {
         Vec::new()
     }
 
+    /// Whether it attaches programs while the recording runs, too.
+    fn attaches_later(&self) -> bool {
+        false
+    }
+
+    /// Whether that takes a perf event.
+    fn attaches_by_perf_events(&self) -> bool {
+        false
+    }
+
     /// Mappings that processes have made since, rows of kind `mapping`, for sources that probe files. Returns further
     /// facts for the header.
     fn mapped(&self, mappings: &Table, loaded: &mut Loaded) -> Vec<(String, String)> {

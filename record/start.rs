@@ -14,7 +14,8 @@ use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
 use crate::cgroups::Hierarchy;
 use crate::clock::Clocks;
-use crate::command::{self, Running};
+use crate::command::{self, Waiting};
+use crate::confine;
 use crate::filter::Filter;
 use crate::hits::Hits;
 use crate::hotplug::Hotplug;
@@ -24,6 +25,7 @@ use crate::modules::Modules;
 use crate::processes::Mapping;
 use crate::rings::Rings;
 use crate::seen::Shared;
+use crate::segments::Segments;
 use crate::session::Session;
 use crate::shedding::Budget;
 use crate::sideband::Sideband;
@@ -84,10 +86,8 @@ impl Session {
             waker_stacks: args.waker_stacks.into(),
             ..Config::default()
         };
-        let mut unwinding = None;
         if let Unwind::Dwarf(bytes) = args.unwind {
             (config.unwind_bytes, config.copy_wake_bytes) = (bytes, copy_ring_bytes(cpus.len()) / 4);
-            unwinding = Some(Unwinding::start()?);
         }
         filter.configure(&mut config);
         hierarchy.configure(&mut config);
@@ -131,7 +131,7 @@ impl Session {
         }
         let iterator = sources::task::attach(&mut tasks).context("the task programs")?;
         seen.lock().modules = Some(Modules::start(tasks.object())?);
-        let watch = Watch::start(seen.clone())?;
+        let mut watch = Watch::start(seen.clone())?;
         let hotplug = Hotplug::new(shared.get("hotplug")?, seen.lock().sideband.as_ref(), ring_bytes)?;
         let mut snapshot = Snapshot::new(Arc::clone(&registry), seen.clone(), hierarchy, iterator);
         let (first, warnings) = snapshot.take()?;
@@ -175,8 +175,12 @@ impl Session {
         items.extend(command::name(&args.command).map(|name| ("command".into(), name)));
 
         let objects = attached.iter().map(|a| (a.id, a.loaded.object())).chain([(Id::Task, tasks.object())]);
-        let bpf_time = BpfTime::start(objects, args.max_cpu.is_some())?;
-        let writer = Writer::start(Plan {
+        let kept = confine::choose(&args, &attached, &cpus, &status)?;
+        let bpf_time = BpfTime::start(objects, args.max_cpu.is_some(), kept.has_admin())?;
+        if !bpf_time.is_on() {
+            status.say("what the BPF programs cost is not known: the kernel counts it only for CAP_SYS_ADMIN");
+        }
+        let output = Segments::open(Plan {
             path: args.output.clone(),
             rotates: args.rotates(),
             force: args.force,
@@ -186,13 +190,22 @@ impl Session {
             registry: Arc::clone(&registry),
         })?;
         let budget = Budget::new(&args, &attached.iter().map(|a| a.id).collect::<Vec<_>>(), hotplug.running())?;
+
+        // All that needs rights is there. The command has them; this process and the threads that stay do not.
+        let command = Waiting::start(&args.command)?;
+        let told = confine::enter(&args, kept, &attached, &status)?;
+        let watch_with_all = std::mem::replace(&mut watch, Watch::start(seen.clone())?);
+        drop(watch_with_all);
+        let writer = Writer::start(output)?;
+        let unwinding = matches!(args.unwind, Unwind::Dwarf(_)).then(Unwinding::start).transpose()?;
         // Only sources with stacks bring this map, and only stacks need names.
         let mut jit = shared.get("epoch").is_ok().then(|| Jit::start(Arc::clone(&registry))).transpose()?;
         if let Some(jit) = &mut jit {
             let maps = first.iter().filter(|(block_type, _)| *block_type == BlockType::Maps);
             maps.for_each(|(_, table)| jit.mapped(&Mapping::of_table(table)));
         }
-        let command = Running::start(&args.command)?;
+        let command = command.map(Waiting::go).transpose()?;
+        confine::look(kept, &status);
         let now = Instant::now();
         let session = Session {
             args,
@@ -235,6 +248,7 @@ impl Session {
         for (block_type, table) in first {
             session.send(Message::Tables(block_type, vec![table]));
         }
+        told.iter().for_each(|(key, value)| session.tell(key, value));
         if let Some(pid) = session.command.as_ref().and_then(|command| pids::kernels(command.pid())) {
             session.tell("command_pid", &pid.to_string());
         }

@@ -89,11 +89,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the output and starts the thread.
-    pub fn start(plan: Plan) -> Result<Writer> {
+    /// Starts the thread for an output that is there.
+    pub fn start(mut segments: Segments) -> Result<Writer> {
         let (queue, messages) = sync_channel(QUEUE);
-        let progress = Arc::new(Progress::default());
-        let mut segments = Segments::open(plan, Arc::clone(&progress))?;
+        let progress = Arc::clone(&segments.progress);
         let work = move || {
             let result = segments.run(&messages);
             if result.is_err() {

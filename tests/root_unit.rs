@@ -5,9 +5,9 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
+use common::foreign::Foreign;
 use common::*;
 
 /// Capabilities of the unit, as `bpf` and `sys_ptrace`.
@@ -18,50 +18,12 @@ fn capabilities() -> Vec<String> {
     line.split(' ').map(|name| name.strip_prefix("CAP_").expect("CAP_").to_lowercase()).collect()
 }
 
-/// A program of another user, in a mount namespace of its own, in a folder that only its owner may enter.
-struct Foreign(Child);
-
-impl Foreign {
-    fn start(deleted: bool) -> Foreign {
-        let delete = if deleted { "(sleep 0.3; rm /mnt/own/burn) &" } else { "" };
-        let script = format!(
-            "mount -t tmpfs tmpfs /mnt; mkdir -m 700 /mnt/own; cp {} /mnt/own/burn; chown -R 65534 /mnt/own; {delete}
-             exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all /mnt/own/burn 60",
-            load("burn").display()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-ec", &script]).stdout(Stdio::null());
-        let foreign = Foreign(command.spawn().unwrap());
-        let exe = format!("/proc/{}/exe", foreign.0.id());
-        let wanted = if deleted { "/mnt/own/burn (deleted)" } else { "/mnt/own/burn" };
-        wait_until("the program runs", Duration::from_secs(20), || {
-            fs::read_link(&exe).is_ok_and(|path| path.as_os_str() == wanted)
-        });
-        foreign
-    }
-
-    /// Whether its functions have their names, from the trace alone.
-    fn is_named(&self, trace: &Path) -> bool {
-        let pid = self.0.id().to_string();
-        let stacks = folded(trace, &["--trace-only", "-p", &pid]);
-        assert!(!stacks.is_empty(), "no samples of {pid}");
-        samples_in(&stacks, "burn_seventy") > 0
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Records with these capabilities only; whether that went well.
 fn record_with(capabilities: &[String], trace: &Path) -> bool {
     let set = capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
     let mut command = Command::new("setpriv");
     command.arg(format!("--bounding-set={set}")).arg("--no-new-privs").args([BPFREC, "record", "-q", "-o"]);
-    let output = command.arg(trace).args(["-d", "2s"]).output().unwrap();
+    let output = command.arg(trace).args(STRICT).args(["-d", "3s", "-F", "499"]).output().unwrap();
     output.status.success()
 }
 
@@ -73,14 +35,14 @@ fn are_kernel_symbols_hidden(trace: &Path) -> bool {
 fn root_the_units_capabilities_are_enough() {
     let Some(_alone) = alone_as_root("capabilities of the unit") else { return };
     let scratch = Scratch::new();
-    let (there, deleted) = (Foreign::start(false), Foreign::start(true));
+    let (there, deleted) = (Foreign::start("there", false), Foreign::start("deleted", true));
     let trace = scratch.path("t.bpr");
     assert!(record_with(&capabilities(), &trace));
     let info = info(&trace);
     for source in ["sched", "block", "profile"] {
         assert!(info["sources"].as_array().unwrap().iter().any(|s| s["name"] == source), "{source}: {info}");
     }
-    assert!(there.is_named(&trace) && deleted.is_named(&trace));
+    assert_eq!((there.named(&trace), deleted.named(&trace)), ((true, true), (true, true)));
     assert!(!are_kernel_symbols_hidden(&trace));
 }
 
@@ -94,15 +56,17 @@ fn root_each_capability_of_the_unit_is_needed() {
         return;
     }
     let scratch = Scratch::new();
-    let (there, deleted) = (Foreign::start(false), Foreign::start(true));
+    let (there, deleted) = (Foreign::start("there", false), Foreign::start("deleted", true));
     for without in &all {
         let rest: Vec<String> = all.iter().filter(|c| *c != without).cloned().collect();
         let trace = scratch.path(&format!("{without}.bpr"));
         let recorded = record_with(&rest, &trace);
         match without.as_str() {
-            "bpf" | "perfmon" => assert!(!recorded, "recorded without {without}"),
-            "sys_ptrace" | "dac_read_search" => assert!(!there.is_named(&trace), "named without {without}"),
-            "checkpoint_restore" => assert!(there.is_named(&trace) && !deleted.is_named(&trace)),
+            "bpf" | "perfmon" | "sys_ptrace" => assert!(!recorded, "recorded without {without}"),
+            "dac_read_search" => assert_eq!(there.named(&trace), (true, false)),
+            "checkpoint_restore" => {
+                assert_eq!((there.named(&trace), deleted.named(&trace)), ((true, true), (true, false)))
+            }
             "syslog" if shows_kernel_symbols_to_all() => {}
             "syslog" => assert!(are_kernel_symbols_hidden(&trace)),
             other => panic!("{other}: what is it for?"),

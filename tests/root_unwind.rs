@@ -190,19 +190,7 @@ fn root_stack_memory_is_not_in_the_file() {
     let script = format!("{}", binary.display());
     record_while(&scratch, &trace, &["-e", "profile", "-F", "999", "--unwind", "dwarf"], &script);
     assert!(folded(&trace, &[]).iter().any(|(frames, _)| frames[0] == "secret"), "it was sampled");
-    let trace = bpfrec_format::Trace::open(&trace).unwrap();
-    let mut bytes = Vec::new();
-    for (segment, block) in trace.blocks() {
-        for table in trace.segments[segment].1.read(block, &|_| true).unwrap().tables {
-            for column in table.columns {
-                match column {
-                    bpfrec_format::Column::Int(ints) => bytes.extend(ints.iter().flat_map(|n| n.to_le_bytes())),
-                    bpfrec_format::Column::Text(text) => bytes.extend(text.data),
-                    bpfrec_format::Column::List(list) => bytes.extend(list.data.iter().flat_map(|n| n.to_le_bytes())),
-                }
-            }
-        }
-    }
+    let bytes = all_bytes(&trace);
     let holds = |what: &[u8]| bytes.windows(what.len()).any(|w| w == what);
     assert!(holds(b"secret"), "the program's name is found in what was unpacked");
     // Whole, and in the words of eight bytes that a stack is made of.

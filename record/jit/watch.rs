@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
 
 use super::dump::Dump;
 use super::perf_map::PerfMap;
@@ -45,6 +46,8 @@ pub struct Watch {
     dumps: Vec<Dump>,
     /// Device and inode of files that are not believed.
     refused: Vec<(u64, u64)>,
+    /// Whether there is one that may not be read, which was counted.
+    closed: bool,
     budget: Budget,
 }
 
@@ -61,6 +64,7 @@ impl Watch {
             maps: Vec::new(),
             dumps: Vec::new(),
             refused: Vec::new(),
+            closed: false,
             budget: Budget { left: PROCESS_BYTES },
         }
     }
@@ -74,8 +78,14 @@ impl Watch {
     pub fn search(&mut self, seen: &mut Seen) {
         for (root, pid) in [(0, self.ns_pid), (1, pids::own(self.pid).unwrap_or(self.pid))] {
             let path = format!("tmp/perf-{pid}.map");
-            let Some(file) = self.roots[root].as_ref().and_then(|root| open_in(root, path.as_bytes())) else {
-                continue;
+            let Some(root) = &self.roots[root] else { continue };
+            let file = match open_in(root, path.as_bytes()) {
+                Ok(file) => file,
+                Err(error) => {
+                    let is_news = error == Errno::ACCESS && !std::mem::replace(&mut self.closed, true);
+                    seen.refused += u64::from(is_news);
+                    continue;
+                }
             };
             let Some(map) = PerfMap::new(file.0) else { continue };
             let known = self.maps.iter().map(|m| &m.identity).chain(&self.refused).any(|id| *id == map.identity);
@@ -97,7 +107,7 @@ impl Watch {
     pub fn add_dump(&mut self, m: &Mapping) {
         let mapped = format!("{}/map_files/{:x}-{:x}", pids::proc(m.pid), m.start, m.start + m.len);
         let by_path = || {
-            let (file, uid) = open_in(self.roots[0].as_ref()?, m.path.strip_prefix(b"/")?)?;
+            let (file, uid) = open_in(self.roots[0].as_ref()?, m.path.strip_prefix(b"/")?).ok()?;
             (uid == 0 || self.uids.contains(&uid)).then_some(file)
         };
         let Some(dump) = File::open(mapped).ok().or_else(by_path).and_then(Dump::new) else { return };
@@ -147,12 +157,12 @@ fn identity(pid: u32) -> Option<(u32, Vec<u32>)> {
 
 /// A regular file in a root and its owner. Links lead nowhere out of the root, the last part may be none, and nothing is
 /// waited for.
-fn open_in(root: &impl AsFd, path: &[u8]) -> Option<(File, u32)> {
+fn open_in(root: &impl AsFd, path: &[u8]) -> Result<(File, u32), Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), resolve).ok()?);
-    let meta = file.metadata().ok().filter(|m| m.is_file())?;
-    Some((file, meta.uid()))
+    let file = File::from(openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)?);
+    let meta = file.metadata().ok().filter(|m| m.is_file()).ok_or(Errno::NOENT)?;
+    Ok((file, meta.uid()))
 }
 
 #[cfg(test)]
@@ -179,9 +189,9 @@ mod tests {
         std::os::unix::fs::symlink("/real", root.join("tmp")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.join("real/perf-2.map")).unwrap();
         let dir = open(&root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        assert!(open_in(&dir, b"tmp/perf-1.map").is_some());
-        assert!(open_in(&dir, b"tmp/perf-2.map").is_none());
-        assert!(open_in(&dir, b"tmp").is_none());
+        assert!(open_in(&dir, b"tmp/perf-1.map").is_ok());
+        assert!(open_in(&dir, b"tmp/perf-2.map").is_err());
+        assert!(open_in(&dir, b"tmp").is_err());
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -111,6 +111,14 @@ impl Source for Malloc {
         self.state.borrow_mut().as_mut().map_or(Vec::new(), |state| state.probes.take_notes())
     }
 
+    fn attaches_later(&self) -> bool {
+        true
+    }
+
+    fn attaches_by_perf_events(&self) -> bool {
+        self.state.borrow().as_ref().is_some_and(|state| !state.probes.is_multi())
+    }
+
     fn mapped(&self, mappings: &Table, loaded: &mut Loaded) -> Vec<(String, String)> {
         let mut state = self.state.borrow_mut();
         let Some(state) = state.as_mut() else { return Vec::new() };

@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs)] // Each test file uses its part.
 
 pub mod diary;
+pub mod foreign;
 pub mod host;
 pub mod memory;
 pub mod twins;
@@ -22,6 +23,9 @@ use serde_json::Value;
 
 /// The built command.
 pub const BPFREC: &str = env!("CARGO_BIN_EXE_bpfrec");
+
+/// A system call that the recorder's filter does not foresee ends it, and so fails the test.
+pub const STRICT: [&str; 2] = ["--sandbox", "kill"];
 
 /// Holds other recordings of this process off.
 pub struct Alone(#[allow(dead_code)] MutexGuard<'static, ()>);
@@ -130,6 +134,7 @@ pub fn bpfrec_ok(args: &[&str]) -> String {
 pub fn record_while(scratch: &Scratch, trace: &Path, options: &[&str], script: &str) -> String {
     let output = Command::new(BPFREC)
         .arg("record")
+        .args(STRICT)
         .args(["-q", "-o"])
         .arg(trace)
         .args(options)
@@ -150,7 +155,9 @@ impl Recording {
     /// Starts a recording and waits until it has written something.
     pub fn start(trace: &Path, options: &[&str]) -> Recording {
         let child = Command::new(BPFREC)
-            .args(["record", "-q", "-o"])
+            .arg("record")
+            .args(STRICT)
+            .args(["-q", "-o"])
             .arg(trace)
             .args(options)
             .stdin(Stdio::null())
@@ -196,7 +203,9 @@ impl Attached {
     pub fn start(scratch: &Scratch, trace: &Path, options: &[&str]) -> Attached {
         let marker = scratch.path("recording");
         let child = Command::new(BPFREC)
-            .args(["record", "-q", "-o"])
+            .arg("record")
+            .args(STRICT)
+            .args(["-q", "-o"])
             .arg(trace)
             .args(options)
             .args(["--", "sh", "-c", ">\"$marker\"; while [ -e \"$marker\" ]; do sleep 0.1; done"])
@@ -305,6 +314,25 @@ pub fn replay(trace: &Path, mut each: impl FnMut(&Value)) {
     for line in out.lines() {
         each(&serde_json::from_str(line).unwrap_or_else(|e| panic!("replay --json: {e}: {line}")));
     }
+}
+
+/// Every value of a trace, unpacked: numbers as eight bytes, texts as they are.
+pub fn all_bytes(trace: &Path) -> Vec<u8> {
+    use bpfrec_format::Column;
+    let trace = bpfrec_format::Trace::open(trace).unwrap();
+    let mut bytes = Vec::new();
+    for (segment, block) in trace.blocks() {
+        for table in trace.segments[segment].1.read(block, &|_| true).unwrap().tables {
+            for column in table.columns {
+                match column {
+                    Column::Int(ints) => bytes.extend(ints.iter().flat_map(|n| n.to_le_bytes())),
+                    Column::Text(text) => bytes.extend(text.data),
+                    Column::List(list) => bytes.extend(list.data.iter().flat_map(|n| n.to_le_bytes())),
+                }
+            }
+        }
+    }
+    bytes
 }
 
 /// Folded stacks of `report profile -f`: frames from the outermost on, and their samples.

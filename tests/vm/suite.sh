@@ -293,6 +293,16 @@ fi
 "$here/bpfrec" record -q -o killed.bpr >killed.out 2>&1 &
 recorder=$!
 $dir/burn 12 >/dev/null
+# CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF; no way to more; a filter.
+threads=0 wrong=
+for status in /proc/$recorder/task/*/status; do
+    has=$(sed -n 's/^Cap\(Prm\|Eff\|Bnd\):[^0-9a-f]*0*//p; s/^NoNewPrivs:[^0-9]*//p; s/^Seccomp:[^0-9]*//p' "$status" | tr '\n' ' ')
+    threads=$((threads + 1))
+    # Who only waits for the disk has none.
+    if grep -q '^Name:.bpfrec-disk$' "$status"; then three=; else three=c000080000; fi
+    [ "$has" = "$three $three $three 1 2 " ] || wrong="$wrong $status: $has;"
+done
+expect "rights: three capabilities and a filter" "$threads threads;$wrong" [ "$threads:$wrong" = "5:" ]
 kill -9 $recorder
 wait $recorder 2>/dev/null
 "$here/bpfrec" recover killed.bpr -o whole.bpr >/dev/null 2>&1

@@ -16,8 +16,9 @@ pub struct What {
 }
 
 /// Reasons why functions of a binary are missing, and names of container runtimes: words of the recorder, not of the host.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "gone before it could be opened",
+    "closed to the recorder",
     "too many open files",
     "no symbols in the file",
     "not an ELF file",
@@ -33,7 +34,7 @@ const FIXED: [&str; 13] = [
 ];
 
 /// HEADER keys whose values stay when they are numbers and words of the format.
-const PLAIN: [&str; 45] = [
+const PLAIN: [&str; 48] = [
     "arch",
     "page_size",
     "cpus_online",
@@ -59,6 +60,9 @@ const PLAIN: [&str; 45] = [
     "symbols",
     "binaries_not_counted",
     "kernel_symbols_hidden",
+    "rights",
+    "sandbox",
+    "binaries_refused",
     "unwind",
     "unwound_whole",
     "unwound_cut",
@@ -82,7 +86,7 @@ const PLAIN: [&str; 45] = [
 ];
 
 /// Words of such values, beside numbers and the names of sources and ends.
-const WORDS: [&str; 39] = [
+const WORDS: [&str; 48] = [
     "x86_64",
     "aarch64",
     "riscv64",
@@ -115,6 +119,15 @@ const WORDS: [&str; 39] = [
     "write",
     "kernel.kptr_restrict",
     "kernel.perf_event_paranoid",
+    "on",
+    "off",
+    "bpf",
+    "perfmon",
+    "sys_ptrace",
+    "dac_read_search",
+    "checkpoint_restore",
+    "syslog",
+    "sys_admin",
     "own",
     "file",
     "v1",
@@ -287,6 +300,8 @@ mod tests {
             ("cpus_online", "0-3,8"),
             ("kernel_symbols_hidden", "kernel.kptr_restrict=2 kernel.perf_event_paranoid=3"),
             ("kernel_build_id", "00ff"),
+            ("rights", "sys_ptrace,perfmon,bpf"),
+            ("sandbox", "on"),
         ] {
             assert_eq!(redacted(key, value), (key.to_owned(), value.to_owned()));
         }

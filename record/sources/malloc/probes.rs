@@ -39,6 +39,11 @@ impl Probes {
         Probes { prefix, multi, ..Probes::default() }
     }
 
+    /// Whether one link has all places of a program.
+    pub fn is_multi(&self) -> bool {
+        self.multi
+    }
+
     /// What was left out since the last call, a sentence each.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
