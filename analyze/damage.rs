@@ -153,10 +153,14 @@ impl Damage {
 
     /// Adds what another pass found.
     pub(crate) fn join(&mut self, other: &Damage) {
-        self.blocks += other.blocks;
-        self.events += other.events;
-        (self.unknown_rows, self.unknown_blocks) =
-            (self.unknown_rows + other.unknown_rows, self.unknown_blocks + other.unknown_blocks);
+        // What is missing is told by the file itself, and may be absurd.
+        let pairs = [
+            (&mut self.blocks, other.blocks),
+            (&mut self.events, other.events),
+            (&mut self.unknown_rows, other.unknown_rows),
+            (&mut self.unknown_blocks, other.unknown_blocks),
+        ];
+        pairs.into_iter().for_each(|(sum, n)| *sum = sum.saturating_add(n));
         other.spans.iter().for_each(|(from, to)| self.spans.add(from, to));
         self.lost.extend_from_slice(&other.lost);
         other.places.iter().for_each(|place| self.place(place.clone()));
@@ -164,6 +168,6 @@ impl Damage {
 
     /// Whether anything at all is damaged or missing.
     pub fn any(&self) -> bool {
-        self.blocks + self.bytes + self.missing_blocks + self.unfinished + self.refused > 0
+        (self.blocks | self.bytes | self.missing_blocks | self.unfinished | self.refused) > 0
     }
 }

@@ -21,7 +21,7 @@ use crate::unwind::Unwound;
 /// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
 const CHUNK_BYTES: usize = 256 << 10;
 /// A chunk goes to the file at this age. With [`POLL`] before it and the write after it, a second is never reached.
-pub const CHUNK_AGE: Duration = Duration::from_millis(400);
+pub const CHUNK_AGE: Duration = Duration::from_millis(300);
 /// Time between two looks into the rings while they are far from full.
 pub const POLL: Duration = Duration::from_millis(200);
 /// The same on an idle machine. All that is found then goes to the file at once, so that a second is never reached.
@@ -363,7 +363,9 @@ impl Rings {
     /// Sleeps until it is time to look, `at_most` so long, or until a ring is filling up.
     pub fn wait(&mut self, at_most: Duration) {
         let kept = self.drained.borrow().kept.iter().sum();
-        self.idle = kept - std::mem::replace(&mut self.looked, kept) < IDLE;
+        let few = kept - std::mem::replace(&mut self.looked, kept) < IDLE;
+        // What is here already must not grow old while nothing comes.
+        self.idle = few && self.drained.borrow().cpus.iter().all(|cpu| cpu.bytes == 0);
         let pause = if self.idle { IDLE_POLL } else { POLL };
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
         let timeout = Timespec { tv_sec: 0, tv_nsec: at_most.min(pause).as_nanos() as _ };

@@ -172,8 +172,9 @@ impl Session {
         let (mut second, mut checkpoint) = (Instant::now(), Instant::now());
         loop {
             let left = self.args.duration.map_or(IDLE_POLL, |d| d.saturating_sub(self.started.elapsed()));
-            // Nothing but a look tells that the command has ended.
-            self.rings.wait(if self.command.is_some() { left.min(POLL) } else { left });
+            // Nothing but a look tells that the command has ended, and what is held must not grow old.
+            let soon = self.command.is_some() || self.held.get().is_some();
+            self.rings.wait(if soon { left.min(POLL) } else { left });
             self.wakeups += 1;
             self.follow_cpus()?;
             let reason = self.over()?;

@@ -202,7 +202,7 @@ impl<'a> InTime<'a> {
         }
         if off.what == offcpu::What::Short {
             if filter.takes_end(off.end_ns) {
-                self.short = (self.short.0 + u64::from(off.count), self.short.1 + off.wait_ns);
+                self.short = (self.short.0 + u64::from(off.count), self.short.1.saturating_add(off.wait_ns));
             }
             return;
         }

@@ -20,6 +20,7 @@ pub fn may_write(trace: &Path, output: &Path, force: bool) -> anyhow::Result<()>
 }
 
 /// Writes a result to `path`: a new file, with `force` also over an old one, or what is no file, as a pipe.
+#[cfg(feature = "analyze")]
 pub fn put(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
     if fs::metadata(path).is_ok_and(|m| m.is_file()) && !force {
         bail!("{} exists: name another file, or give --force to replace it", path.display());
@@ -90,7 +91,7 @@ fn create(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "analyze"))]
 mod tests {
     use super::*;
 

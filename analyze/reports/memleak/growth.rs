@@ -126,9 +126,10 @@ pub(super) fn judge(outstanding: &Series, allocated: &Series, allocs: u64, freed
         .collect();
     let (slope, r2) = line(&points);
     let came: Vec<i64> = allocated.buckets().map(|(_, bytes)| bytes).collect();
-    let all_came: i64 = came.iter().sum();
+    let total = |part: &[i64]| part.iter().fold(0i64, |sum, n| sum.saturating_add(*n));
+    let all_came = total(&came);
     // What comes at once may lie on both sides of a bucket's end.
-    let burst = came.windows((came.len() / 10 + 1).min(came.len())).map(|w| w.iter().sum::<i64>()).max().unwrap_or(0);
+    let burst = came.windows((came.len() / 10 + 1).min(came.len())).map(total).max().unwrap_or(0);
     let verdict = if allocs >= SEVERAL && points.len() >= ENOUGH && grows(&points, slope, r2) {
         Verdict::Grows
     } else if came.len() >= ENOUGH && burst as f64 >= 0.9 * all_came as f64 {
