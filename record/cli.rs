@@ -43,6 +43,8 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Subcommand, Debug)]
+// There is one, and without the analyzer the others are small.
+#[allow(clippy::large_enum_variant)]
 pub enum Command {
     /// Record this host into a file (needs root)
     #[cfg(recorder)]

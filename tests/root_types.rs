@@ -72,7 +72,7 @@ fn root_types_that_are_not_this_kernels_are_refused() {
         scratch.path(name)
     };
     refused(without_types(&record), "--btf FILE");
-    refused(bpfrec([&record[..], &["--btf", OWN]].concat()), "types of its own");
+    refused(bpfrec([&record[..], &["--btf", OWN]].concat()), "type information of its own");
     refused(with(&scratch.path("nowhere")), "nowhere");
     refused(with(&file("garbage", &[7; 65536])), "not type information");
     refused(with(&file("cut", &own[..own.len() / 2])), "not type information");
@@ -133,10 +133,10 @@ fn root_with_types_of_a_file_the_same_is_recorded() {
     // Requests, by their issuer; names of tasks that were there before are from /proc.
     let (mut issued, mut ended) = (0, 0);
     replay(&trace, |event| {
-        issued += u64::from(event["kind"] == "block_issue" && event["bytes"] == 4096);
+        issued += u64::from(event["kind"] == "block_issue" && event["bytes"] == 65536);
         ended += u64::from(event["kind"] == "sched_exit" && event["comm"] == "burn");
     });
-    assert!((300..=330).contains(&issued), "{issued} I/Os of 4096 bytes issued, 300 were made");
+    assert!((300..=330).contains(&issued), "{issued} I/Os of 64 KiB issued, 300 were made");
     assert_eq!(ended, 1, "ends of burn");
     let by_process = report("runqlat", &trace, &["-P"]).to_string();
     assert!(by_process.contains("\"burn\"") && by_process.contains("ksoftirqd"), "{by_process}");
