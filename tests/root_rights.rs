@@ -46,9 +46,7 @@ fn root_all_threads_have_only_three_capabilities() {
     wait_until("all threads were seen", Duration::from_secs(60), || {
         for (name, status) in threads(recording.pid()) {
             for set in ["CapPrm", "CapEff", "CapBnd"] {
-                // Who only waits for the disk has none.
-                let has = capabilities(&status, set);
-                assert!(has == THREE || name == "bpfrec-disk" && has == 0, "{name}: {set}\n{status}");
+                assert_eq!(capabilities(&status, set), THREE, "{name}: {set}\n{status}");
             }
             for set in ["CapInh", "CapAmb"] {
                 assert_eq!(capabilities(&status, set), 0, "{name}: {set}");

@@ -298,9 +298,7 @@ threads=0 wrong=
 for status in /proc/$recorder/task/*/status; do
     has=$(sed -n 's/^Cap\(Prm\|Eff\|Bnd\):[^0-9a-f]*0*//p; s/^NoNewPrivs:[^0-9]*//p; s/^Seccomp:[^0-9]*//p' "$status" | tr '\n' ' ')
     threads=$((threads + 1))
-    # Who only waits for the disk has none.
-    if grep -q '^Name:.bpfrec-disk$' "$status"; then three=; else three=c000080000; fi
-    [ "$has" = "$three $three $three 1 2 " ] || wrong="$wrong $status: $has;"
+    [ "$has" = "c000080000 c000080000 c000080000 1 2 " ] || wrong="$wrong $status: $has;"
 done
 expect "rights: three capabilities and a filter" "$threads threads;$wrong" [ "$threads:$wrong" = "5:" ]
 kill -9 $recorder
