@@ -30,18 +30,22 @@ pub fn check(args: &RecordArgs) -> Result<()> {
 /// Chooses what stays, for these sources.
 pub fn choose(args: &RecordArgs, sources: &[Attached], cpus: &[u32], status: &Status) -> Result<Kept> {
     let kept = Kept::new(args.rights)?;
-    if !sources.iter().any(|s| s.source.attaches_by_perf_events()) || kept.only(|| Sideband::is_permitted(cpus))? {
+    let probes = sources.iter().any(|s| s.source.attaches_by_perf_events());
+    // One that is off may come; then what is recorded by perf events begins there.
+    let comes = crate::limits::online_cpus()?.len() < cpus.len();
+    if !probes && !comes || kept.only(|| Sideband::is_permitted(cpus))? {
         return Ok(kept);
     }
+    let what = if probes { "probes in processes that start later" } else { "CPUs that come later" };
     let more = kept.with_admin()?;
     let setting = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     status.say(&match more.has_admin() {
         true => format!(
-            "CAP_SYS_ADMIN is kept: with kernel.perf_event_paranoid={} this kernel wants it for probes in processes that start later",
+            "CAP_SYS_ADMIN is kept: with kernel.perf_event_paranoid={} this kernel wants it for {what}",
             setting.trim()
         ),
         false => format!(
-            "programs that start later get no probes: with kernel.perf_event_paranoid={} this kernel wants CAP_SYS_ADMIN for that",
+            "no perf events for {what}: with kernel.perf_event_paranoid={} this kernel wants CAP_SYS_ADMIN for that",
             setting.trim()
         ),
     });
