@@ -179,12 +179,16 @@ mod tests {
         }
     }
 
+    /// A file on a disk that does nothing while the gate is locked.
+    fn file(gate: &Arc<Mutex<()>>) -> Box<dyn Storage> {
+        let broken = || Box::new(Broken(Arc::clone(gate)));
+        Behind::default().file(broken(), broken())
+    }
+
     #[test]
     fn who_writes_does_not_wait_for_the_disk_and_hears_of_its_errors() {
         let gate = Arc::new(Mutex::new(()));
-        let behind = Behind::default();
-        let broken = || Box::new(Broken(Arc::clone(&gate)));
-        let mut file = behind.file(broken(), broken());
+        let mut file = file(&gate);
         let closed = lock(&gate);
         // The disk does nothing, and nobody waits.
         (0..AHEAD as u64).for_each(|i| file.write_back(i, 1, false).unwrap());
@@ -201,9 +205,7 @@ mod tests {
     #[test]
     fn beyond_what_may_wait_it_waits() {
         let gate = Arc::new(Mutex::new(()));
-        let behind = Behind::default();
-        let broken = || Box::new(Broken(Arc::clone(&gate)));
-        let mut file = behind.file(broken(), broken());
+        let mut file = file(&gate);
         let closed = lock(&gate);
         (0..AHEAD).for_each(|_| file.write_back(0, 1, false).unwrap());
         let (done, is_done) = channel();

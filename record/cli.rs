@@ -43,12 +43,10 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Subcommand, Debug)]
-// There is one, and without the analyzer the others are small.
-#[allow(clippy::large_enum_variant)]
 pub enum Command {
     /// Record this host into a file (needs root)
     #[cfg(recorder)]
-    Record(bpfrec::args::RecordArgs),
+    Record(Box<bpfrec::args::RecordArgs>),
     /// Everything at once: a summary, flamegraph, report and Parquet tables
     #[cfg(feature = "analyze")]
     Analyze(crate::commands::analyze::AnalyzeArgs),

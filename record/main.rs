@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let screen = commands::terminal::Screen::new(cli.color);
     let result = match cli.command {
         #[cfg(recorder)]
-        Command::Record(args) => bpfrec::run(args),
+        Command::Record(args) => bpfrec::run(*args),
         #[cfg(feature = "analyze")]
         Command::Analyze(args) => commands::analyze::run(args, screen),
         #[cfg(feature = "analyze")]
