@@ -17,7 +17,7 @@ use crate::tools::{Bench, PERF_EVENTS};
 
 /// One run of `command` over `events` events.
 fn time(command: &mut Command, events: u64) -> Result<Sample> {
-    let ended = process::run(command)?;
+    let ended = process::run_silent(command)?;
     // 3: done, but events were lost while recording.
     let ended = if ended.status.code() == Some(3) { ended } else { ended.ok()? };
     Ok(sample([

@@ -37,9 +37,19 @@ impl Ended {
 
 /// Runs `command` to its end.
 pub fn run(command: &mut Command) -> Result<Ended> {
+    run_to(command, Stdio::piped())
+}
+
+/// The same, and leaves what it writes to stdout to nobody: gigabytes that were kept here would count as memory of all that is started
+/// afterwards, for a process begins with the high-water mark of the one that made it.
+pub fn run_silent(command: &mut Command) -> Result<Ended> {
+    run_to(command, Stdio::null())
+}
+
+fn run_to(command: &mut Command, stdout: Stdio) -> Result<Ended> {
     let name = format!("{:?}", command.get_program());
     let start = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn();
     let child = child.with_context(|| format!("cannot run {name}"))?;
     wait(child, start).with_context(|| name)
 }

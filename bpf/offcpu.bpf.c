@@ -17,7 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SHORT_SPAN_NS 1000000000ULL /* short waits of a thread are summed up for this long */
 #define SPACES 2
 
-enum { KERNEL_REMEMBERED = 1, BEGAN_BEFORE = 4, END_UNSEEN = 16, WAKER_INTERRUPT = 32 };
+enum { KERNEL_REMEMBERED = 1, USER_REMEMBERED = 2, BEGAN_BEFORE = 4, END_UNSEEN = 16, WAKER_INTERRUPT = 32 };
 
 /* A thread, as far as its waits go. */
 struct thread {
@@ -194,11 +194,12 @@ static __always_inline void fill_unseen(struct offcpu_row *row, struct thread *t
 	row->flags |= END_UNSEEN;
 }
 
-static __always_inline void leave(void *ctx, struct task_struct *task, u32 state, u64 ts_ns)
+static __always_inline void leave(struct walker *walker, void *ctx, struct task_struct *task, u32 state, u64 ts_ns)
 {
 	struct thread *t = thread_of(task);
 	struct offcpu_row *row;
 	u32 tid = task->pid;
+	bool remembered;
 
 	if (!t)
 		return;
@@ -217,8 +218,11 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	}
 	t->user_stack_id = 0;
 	t->flags = 0;
-	if (!(task->flags & PF_KTHREAD))
-		t->user_stack_id = user_stack(ctx, &t->user, task, ts_ns);
+	if (!(task->flags & PF_KTHREAD)) {
+		t->user_stack_id = user_stack(walker, ctx, &t->user, task, ts_ns, &remembered);
+		if (remembered)
+			t->flags = USER_REMEMBERED;
+	}
 	t->prev_state = state;
 	t->switches = switches_of(task);
 	t->ran_ns = task->se.sum_exec_runtime;
@@ -226,7 +230,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, u32 state
 	t->seen = 1;
 }
 
-static __always_inline void come(struct task_struct *task, u64 ts_ns)
+static __always_inline void come(struct walker *walker, struct task_struct *task, u64 ts_ns)
 {
 	struct thread *t = thread_of(task);
 	struct offcpu_row *row;
@@ -256,7 +260,7 @@ static __always_inline void come(struct task_struct *task, u64 ts_ns)
 		return;
 	}
 	place = mix(t->user_stack_id, t->prev_state);
-	stack_id = kernel_stack(t->kernel, place, task, ts_ns, &remembered);
+	stack_id = kernel_stack(walker, t->kernel, place, task, ts_ns, &remembered);
 	row = batch_room(sizeof(*row), BATCH_OFFCPU, SOURCE_OFFCPU);
 	if (row) {
 		fill_row(row, task, KIND_OFFCPU_WAIT, ts_ns);
@@ -278,6 +282,7 @@ int BPF_PROG(offcpu_switch, bool preempt, struct task_struct *prev, struct task_
 {
 	u64 ts_ns = bpf_ktime_get_ns();
 	u32 state = switch_state(ctx, prev), tid;
+	struct walker walker;
 
 	if (!begin_ns)
 		begin_ns = ts_ns;
@@ -289,11 +294,13 @@ int BPF_PROG(offcpu_switch, bool preempt, struct task_struct *prev, struct task_
 			bpf_map_delete_elem(&thread_table, &tid);
 		return 0;
 	}
+	if (!find_walker(&walker))
+		return 0;
 	/* A preempted thread can run, whatever it was about to do. */
 	if (chosen(prev))
-		leave(ctx, prev, preempt ? 0 : state, ts_ns);
+		leave(&walker, ctx, prev, preempt ? 0 : state, ts_ns);
 	if (chosen(next))
-		come(next, ts_ns);
+		come(&walker, next, ts_ns);
 	return 0;
 }
 
@@ -363,6 +370,7 @@ SEC("iter/task")
 int offcpu_rest(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
+	struct walker walker;
 	struct offcpu_row row;
 	struct thread *t;
 	bool remembered;
@@ -401,7 +409,8 @@ int offcpu_rest(struct bpf_iter__task *ctx)
 		if (!row.prev_state)
 			row.queued_ns = row.wait_ns;
 	}
-	row.kernel_stack_id = kernel_stack(NULL, 0, task, end_ns, &remembered);
+	if (find_walker(&walker))
+		row.kernel_stack_id = kernel_stack(&walker, NULL, 0, task, end_ns, &remembered);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Stacks of a waiting thread, for less than the kernel's walks cost (1 to 2 us). The user stack is walked here, with
- * one read of memory. A kernel stack is walked once for each place where the thread waits: a key over all return
- * addresses that a walk would give tells that what is remembered is what a walk would find. One in 64 of both is walked
- * by the kernel all the same and compared.
+ * Stacks of a waiting thread, for less than the kernel's walks cost (1 to 2 us). A kernel stack is walked once for each
+ * place where the thread waits: a key over all return addresses that a walk would give tells that what is remembered is
+ * what a walk would find. A user stack is walked here, with one read of memory; even that costs more than all else, so
+ * where the same code waited at the same depth and the walk found the same stack many times in a row, most of the next
+ * ones are remembered. One in 64 of both is walked by the kernel all the same and compared.
  */
 #pragma once
 
@@ -17,12 +18,21 @@
 #define KERNEL_WORDS 512 /* and so are deeper ones */
 #define USER_FRAMES 64	 /* the kernel walks longer chains of user frames */
 #define USER_BYTES 1024	 /* of a user stack, read at once: a read costs the same, whatever its size */
+#define SURE 32		 /* walks in a row that find the same user stack, before it is remembered */
+#define DIFFERS 255	 /* another one was found */
+#define VERIFY_BITS 4	 /* one in 16 of what is remembered is walked all the same */
 
-/* Ids of a thread's user stacks, which the segment has. */
+/*
+ * A thread's user stacks, which the segment has. A place is what the registers tell: two that differ only in a caller
+ * further up have the same one. Where that was seen, all are walked.
+ */
 struct user_known {
 	u32 epoch; /* of all */
 	u32 bytes; /* of the stack that hold its frames */
 	u64 id[KNOWN];
+	u64 place[KNOWN];
+	u64 found[KNOWN]; /* there, the last time */
+	u8 same[KNOWN];	  /* so many times in a row; at most SURE, or DIFFERS */
 };
 
 struct kernel_memo {
@@ -49,9 +59,9 @@ enum { SPACE_KERNEL, SPACE_USER };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct stack_counts);
+	__type(value, struct stack_counts[2]); /* by space */
 } stack_counts SEC(".maps");
 
 struct words {
@@ -72,20 +82,20 @@ struct {
 	__type(value, struct words);
 } words SEC(".maps");
 
-/* What a walk needs; NULL pointers never come, but the verifier wants to hear it. */
+/* What walks need; NULL pointers never come, but the verifier wants to hear it. */
 struct walker {
 	struct stack_record *record;
-	struct stack_counts *counts;
+	struct stack_counts *counts; /* of both spaces */
 	struct words *words;
 	u32 epoch;
 };
 
-static __always_inline bool find_walker(struct walker *walker, u32 space)
+static __always_inline bool find_walker(struct walker *walker)
 {
 	u32 zero = 0;
 	u32 *now = bpf_map_lookup_elem(&epoch, &zero);
 
-	walker->counts = bpf_map_lookup_elem(&stack_counts, &space);
+	walker->counts = bpf_map_lookup_elem(&stack_counts, &zero);
 	walker->words = bpf_map_lookup_elem(&words, &zero);
 	if (!now || !walker->counts || !walker->words)
 		return false;
@@ -94,12 +104,12 @@ static __always_inline bool find_walker(struct walker *walker, u32 space)
 	return true;
 }
 
-static __always_inline void count_walk(struct walker *walker, u64 id)
+static __always_inline void count_walk(struct stack_counts *counts, u64 id)
 {
 	if (id)
-		walker->counts->walked++;
+		counts->walked++;
 	else
-		walker->counts->failed++;
+		counts->failed++;
 }
 
 /* The memo of `place` among `memos`; if there is none, the older one of the two that may be it is given up. */
@@ -124,9 +134,15 @@ static __always_inline u64 fold(u64 key, u64 word)
 	return (key ^ word) * 0x9E3779B97F4A7C15ULL;
 }
 
+/* One in 2^bits, at random. */
+static __always_inline bool chance(u64 key, u64 ts_ns, u32 bits)
+{
+	return !(mix(key, ts_ns) >> (64 - bits));
+}
+
 static __always_inline bool audited(u64 key, u64 ts_ns)
 {
-	return !(mix(key, ts_ns) >> (64 - AUDIT_BITS));
+	return chance(key, ts_ns, AUDIT_BITS);
 }
 
 #if defined(__TARGET_ARCH_x86)
@@ -213,21 +229,24 @@ static __always_inline void keep_kernel_stack(struct walker *walker, struct kern
 	memo->frames = frames - 1;
 }
 
+/* Whether the registers with which the task entered the kernel are those of a 64-bit program. */
+static __always_inline bool of_user(struct task_struct *task, struct user_regs *regs)
+{
+	return read_user_regs(task, regs) && (u16)regs->cs == USER_CS;
+}
+
 /*
  * Walks the user stack of the running task along the chain of its frame pointers, as the kernel would
  * (perf_callchain_user in arch/x86/events/core.c). Returns the number of frames in w->record, with their hash in *id; 0
- * when the kernel must walk: not a 64-bit program, or a longer chain. `*bytes` of the stack are read at once: what the
- * chain took the last time, for most threads wait at the same depth again, and reading is most of the cost.
+ * when the kernel must walk: a longer chain. `*bytes` of the stack are read at once: what the chain took the last time,
+ * for most threads wait at the same depth again, and reading is most of the cost.
  */
-static __always_inline u32 walk_user(struct words *w, struct task_struct *task, u32 *bytes, u64 *id)
+static __always_inline u32 walk_user(struct words *w, struct user_regs regs, u32 *bytes, u64 *id)
 {
 	struct stack_record *s = &w->record;
-	struct user_regs regs;
 	u64 base, at, want, ret, hash;
 	u32 i;
 
-	if (!read_user_regs(task, &regs) || (u16)regs.cs != USER_CS)
-		return 0;
 	s->ip[0] = regs.ip;
 	hash = mix(*id, regs.ip);
 	want = *bytes;
@@ -281,7 +300,18 @@ static __always_inline void keep_kernel_stack(struct walker *walker, struct kern
 {
 }
 
-static __always_inline u32 walk_user(struct words *w, struct task_struct *task, u32 *bytes, u64 *id)
+struct user_regs {
+	u64 bp;
+	u64 ip;
+	u64 sp;
+};
+
+static __always_inline bool of_user(struct task_struct *task, struct user_regs *regs)
+{
+	return false;
+}
+
+static __always_inline u32 walk_user(struct words *w, struct user_regs regs, u32 *bytes, u64 *id)
 {
 	return 0;
 }
@@ -292,86 +322,127 @@ static __always_inline u32 walk_user(struct words *w, struct task_struct *task, 
  * Id of the kernel stack of a task that is off the CPU, 0 for none. `place` tells by what it may be known. Sets
  * *remembered when it was not walked.
  */
-static __always_inline u64 kernel_stack(struct kernel_memo *memos, u64 place, struct task_struct *task, u64 ts_ns,
-					bool *remembered)
+static __always_inline u64 kernel_stack(struct walker *walker, struct kernel_memo *memos, u64 place,
+					struct task_struct *task, u64 ts_ns, bool *remembered)
 {
+	struct stack_counts *counts = &walker->counts[SPACE_KERNEL];
 	struct kernel_memo *memo = NULL;
-	struct walker walker;
 	bool known = false;
 	u64 key, id;
 	long n;
 
 	*remembered = false;
-	if (shed.kernel_stacks || !find_walker(&walker, SPACE_KERNEL))
+	if (shed.kernel_stacks)
 		return 0;
 	if (memos)
 		memo = FIND_MEMO(memos, place, place);
 	if (memo && !cfg.exact_stacks) {
-		key = kernel_key(walker.words, memo, task);
-		known = key && key == memo->key && memo->epoch == walker.epoch;
+		key = kernel_key(walker->words, memo, task);
+		known = key && key == memo->key && memo->epoch == walker->epoch;
 		if (known && !audited(key, ts_ns)) {
-			walker.counts->remembered++;
+			counts->remembered++;
 			*remembered = true;
 			return memo->id;
 		}
 	}
-	n = bpf_get_task_stack(task, walker.record->ip, MAX_FRAMES * sizeof(u64), 0);
-	id = identify_stack(walker.record, n, false, 0, 0);
-	count_walk(&walker, id);
+	n = bpf_get_task_stack(task, walker->record->ip, MAX_FRAMES * sizeof(u64), 0);
+	id = identify_stack(walker->record, n, false, 0, 0);
+	count_walk(counts, id);
 	if (known) {
-		walker.counts->checked++;
+		counts->checked++;
 		if (id != memo->id)
-			walker.counts->wrong++;
+			counts->wrong++;
 	}
-	if (!id || (memo && memo->id == id && memo->epoch == walker.epoch))
+	if (!id || (memo && memo->id == id && memo->epoch == walker->epoch))
 		return id;
-	if (send_stack(walker.record, id, walker.epoch, SOURCE_OFFCPU, ts_ns) && memo) {
+	if (send_stack(walker->record, id, walker->epoch, SOURCE_OFFCPU, ts_ns) && memo) {
 		memo->id = id;
-		memo->epoch = walker.epoch;
+		memo->epoch = walker->epoch;
 		memo->frames = 0;
 		if (!cfg.exact_stacks)
-			keep_kernel_stack(&walker, memo, task);
+			keep_kernel_stack(walker, memo, task);
 	}
 	return id;
 }
 
-/* Id of the user stack of the running task, 0 for none. */
-static __always_inline u64 user_stack(void *ctx, struct user_known *known, struct task_struct *task, u64 ts_ns)
+/* Whether walks at this place have found the same often enough. */
+static __always_inline bool is_sure(struct user_known *known, u64 place)
 {
-	u64 exec_id = task->group_leader->start_time ^ task->self_exec_id, id = begin_id(true, task->tgid, exec_id),
-	    ours = 0;
-	struct walker walker;
-	u32 frames;
+	u32 slot = place >> 61;
+
+	if (known->place[slot] == place)
+		return known->same[slot] == SURE;
+	known->place[slot] = place;
+	known->same[slot] = 0;
+	return false;
+}
+
+/* Takes note of what a walk found there. */
+static __always_inline void found_at(struct user_known *known, u32 slot, u64 id)
+{
+	if (known->found[slot] != id && known->same[slot])
+		known->same[slot] = DIFFERS;
+	else if (known->same[slot] < SURE)
+		known->same[slot]++;
+	known->found[slot] = id;
+}
+
+/* Id of the user stack of the running task, 0 for none. Sets *remembered when it was not walked. */
+static __always_inline u64 user_stack(struct walker *walker, void *ctx, struct user_known *known,
+				      struct task_struct *task, u64 ts_ns, bool *remembered)
+{
+	u64 exec_id = task->group_leader->start_time ^ task->self_exec_id, id = begin_id(true, task->tgid, exec_id);
+	struct stack_counts *counts = &walker->counts[SPACE_USER];
+	u64 place = 0, ours = 0, expected;
+	struct user_regs regs;
+	u32 frames = 0;
+	bool sure = false;
 	long n;
 
-	if (shed.user_stacks || !find_walker(&walker, SPACE_USER))
+	*remembered = false;
+	if (shed.user_stacks)
 		return 0;
-	frames = walk_user(walker.words, task, &known->bytes, &id);
+	if (known->epoch != walker->epoch) {
+		__builtin_memset(known->id, 0, sizeof(*known) - offsetof(struct user_known, id));
+		known->epoch = walker->epoch;
+	}
+	if (of_user(task, &regs)) {
+		if (!cfg.exact_stacks) {
+			place = mix(mix(mix(id, regs.ip), regs.sp), regs.bp);
+			sure = is_sure(known, place);
+		}
+		if (sure && !chance(place, ts_ns, VERIFY_BITS)) {
+			counts->remembered++;
+			*remembered = true;
+			return known->found[place >> 61];
+		}
+		frames = walk_user(walker->words, regs, &known->bytes, &id);
+	}
 	if (frames)
 		ours = end_id(id, frames);
+	expected = sure ? known->found[place >> 61] : ours;
 	if (ours && !audited(ours, ts_ns)) {
-		walker.counts->walked++;
+		counts->walked++;
 		id = ours;
-		if (known->id[id >> 61] == id && known->epoch == walker.epoch)
-			return id;
-		describe_stack(walker.record, frames, true, task->tgid, exec_id);
+		describe_stack(walker->record, frames, true, task->tgid, exec_id);
 	} else {
-		n = bpf_get_stack(ctx, walker.record->ip, MAX_FRAMES * sizeof(u64), BPF_F_USER_STACK);
-		id = identify_stack(walker.record, n, true, task->tgid, exec_id);
-		count_walk(&walker, id);
-		if (ours) {
-			walker.counts->checked++;
-			if (id != ours)
-				walker.counts->wrong++;
-		}
-		if (!id)
-			return 0;
+		n = bpf_get_stack(ctx, walker->record->ip, MAX_FRAMES * sizeof(u64), BPF_F_USER_STACK);
+		id = identify_stack(walker->record, n, true, task->tgid, exec_id);
+		count_walk(counts, id);
+		sure = expected;
 	}
-	if (known->epoch != walker.epoch) {
-		known->epoch = walker.epoch;
-		__builtin_memset(known->id, 0, sizeof(known->id));
+	if (sure) {
+		counts->checked++;
+		if (id != expected)
+			counts->wrong++;
 	}
-	if (send_stack(walker.record, id, walker.epoch, SOURCE_OFFCPU, ts_ns))
-		known->id[id >> 61] = id;
+	if (id && known->id[id >> 61] != id) {
+		if (send_stack(walker->record, id, walker->epoch, SOURCE_OFFCPU, ts_ns))
+			known->id[id >> 61] = id;
+		else
+			place = 0; /* not to be remembered: the segment does not have it */
+	}
+	if (id && place)
+		found_at(known, place >> 61, id);
 	return id;
 }

@@ -45,7 +45,7 @@ impl Session {
 
     /// Totals so far.
     pub fn figures(&self) -> Figures {
-        let (cpu_ns, max_rss_bytes) = stats::own_usage();
+        let (cpu_ns, max_rss_bytes) = (stats::own_cpu_ns(), stats::high_water_bytes());
         let measured: u64 = Id::ALL.iter().map(|id| self.bpf_time.runs(*id).run_ns).sum();
         Figures {
             elapsed: self.started.elapsed(),

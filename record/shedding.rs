@@ -259,7 +259,7 @@ impl Session {
         let mut measures = Vec::new();
         let budget = &mut self.budget;
         if let Some(limit) = budget.cpu_ppm {
-            let value = budget.meter.read(clock::mono_ns(), stats::own_usage().0, events, &self.bpf_time);
+            let value = budget.meter.read(clock::mono_ns(), stats::own_cpu_ns(), events, &self.bpf_time);
             measures.extend(value.map(|value| Measure::cpu(value, limit)));
         }
         measures.extend(budget.rss_bytes.map(|limit| Measure::rss(stats::resident_bytes(), limit)));

@@ -92,11 +92,12 @@ impl Losses {
 /// Stacks that `source` took, by space, from the counters of `bpf/recall.bpf.h`.
 pub fn stacks(map: &MapHandle, source: Source) -> Result<Table> {
     let mut table = Table::new(&meta::kind(meta::STACK_STATS));
+    let cpus = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
     for space in [meta::space::KERNEL, meta::space::USER] {
         let mut sums = [0u64; 5];
-        let cpus = map.lookup_percpu(&(space as u32).to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
         for counts in &cpus {
-            for (sum, bytes) in sums.iter_mut().zip(counts.as_chunks().0) {
+            let counts = counts.as_chunks().0.iter().skip(5 * space as usize);
+            for (sum, bytes) in sums.iter_mut().zip(counts) {
                 *sum += u64::from_ne_bytes(*bytes);
             }
         }
@@ -115,8 +116,8 @@ pub fn stacks(map: &MapHandle, source: Source) -> Result<Table> {
     Ok(table)
 }
 
-/// CPU time of this process, ns, and its largest resident memory, bytes.
-pub fn own_usage() -> (u64, u64) {
+/// CPU time of this process, ns.
+pub fn own_cpu_ns() -> u64 {
     // SAFETY: `usage` is zeroed and whole; getrusage writes into it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -124,7 +125,15 @@ pub fn own_usage() -> (u64, u64) {
         usage
     };
     let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
-    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+    ns(usage.ru_utime) + ns(usage.ru_stime)
+}
+
+/// Resident memory of this process at its highest, bytes; 0 where /proc does not tell. `getrusage` would tell what the process had that
+/// started this one, too, if that was more.
+pub fn high_water_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
 /// Resident memory of this process now, bytes; 0 where /proc does not tell.

@@ -1,5 +1,5 @@
-//! Needs root: hosts with little memory, with very many threads, with very many cgroups. BPFREC_STRESS=1 makes the numbers those of a
-//! bad day (50,000 threads, where the host allows so many pids).
+//! Needs root: hosts with little memory, with very many threads, cgroups, stacks. BPFREC_STRESS=1 makes the numbers those of a bad day:
+//! 50,000 threads, 10,000 cgroups, a million stacks.
 #![cfg(all(feature = "record", feature = "analyze", target_os = "linux"))]
 
 mod common;
@@ -11,6 +11,10 @@ use std::process::{Command, Stdio};
 use common::*;
 
 const MIB: u64 = 1 << 20;
+
+fn is_stress() -> bool {
+    std::env::var_os("BPFREC_STRESS").is_some()
+}
 
 /// Of the recorder, at its highest, bytes.
 fn resident(trace: &Path) -> u64 {
@@ -66,12 +70,32 @@ fn root_a_lack_of_memory_is_named() {
     assert!(!trace.exists(), "an empty trace was left behind");
 }
 
+/// As many pids as the kernel can have, until its owner is gone.
+struct Pids(String);
+
+const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+
+impl Pids {
+    fn many() -> Pids {
+        let before = fs::read_to_string(PID_MAX).unwrap();
+        fs::write(PID_MAX, "4194304").unwrap();
+        Pids(before)
+    }
+}
+
+impl Drop for Pids {
+    fn drop(&mut self) {
+        let _ = fs::write(PID_MAX, &self.0);
+    }
+}
+
 #[test]
 fn root_thousands_of_threads_at_once() {
     let Some(_alone) = alone_as_root("threads") else { return };
+    let _pids = is_stress().then(Pids::many);
     let scratch = Scratch::new();
     let trace = scratch.path("t.bpr");
-    let count = if std::env::var_os("BPFREC_STRESS").is_some() { 50_000 } else { 8_000 };
+    let count = if is_stress() { 50_000 } else { 8_000 };
     let load = load("threads");
     // Some are there before the recording, some begin in it.
     let mut before =
@@ -106,7 +130,7 @@ fn root_thousands_of_cgroups() {
     let trace = scratch.path("t.bpr");
     let top = cgroup_mount().join(format!("bpfrec-many-{}", std::process::id()));
     fs::create_dir(&top).unwrap();
-    let count = if std::env::var_os("BPFREC_STRESS").is_some() { 10_000 } else { 2_000 };
+    let count = if is_stress() { 10_000 } else { 2_000 };
     let made: Vec<PathBuf> =
         (0..count).map(|i| top.join(format!("g{i}"))).take_while(|p| fs::create_dir(p).is_ok()).collect();
     bpfrec_ok(&["record", "-q", "-d", "1s", "-e", "sched", "-o", trace.to_str().unwrap()]);
@@ -117,4 +141,45 @@ fn root_thousands_of_cgroups() {
     assert!(found >= count as u64, "{found} of {count} cgroups");
     let resident = resident(&trace);
     assert!(resident <= 96 * MIB, "{resident} bytes resident with {count} cgroups");
+}
+
+#[test]
+fn root_a_flood_of_stacks_is_bounded_and_counted() {
+    let Some(_alone) = alone_as_root("stacks") else { return };
+    let scratch = Scratch::new();
+    let trace = scratch.path("t.bpr");
+    let each = if is_stress() { 1_000_000 } else { 130_000 };
+    let began = monotonic_ns();
+    let script = format!("exec {} {each}", load("paths").display());
+    let out = record_while(&scratch, &trace, &["-e", "offcpu"], &script);
+    let seconds = (monotonic_ns() - began) as f64 / 1e9;
+    let (pid, waits): (u64, u64) = (printed(&out, "pid").parse().unwrap(), printed(&out, "waits").parse().unwrap());
+    let defined = stacks(&trace);
+    let (mut kept, mut undefined) = (0, 0);
+    let mut seen = std::collections::HashSet::new();
+    replay(&trace, |event| {
+        let fields = ["kernel_stack_id", "user_stack_id"].map(|field| event[field].as_u64().unwrap_or(0));
+        undefined += fields.iter().filter(|id| **id != 0 && !defined.contains_key(id)).count() as u64;
+        if event["kind"].as_str().unwrap().starts_with("offcpu_") && event["pid"] == pid {
+            kept += event["count"].as_u64().unwrap_or(1);
+            seen.insert(fields[1]);
+        }
+    });
+    let info = info(&trace);
+    let losses = info["losses"].as_array().unwrap();
+    let lost = |reason: &str| -> u64 {
+        losses.iter().filter(|l| l["reason"] == reason).map(|l| l["lost"].as_u64().unwrap()).sum()
+    };
+    let resident = resident(&trace);
+    println!(
+        "{waits} waits in {seconds:.1} s, {} stacks seen, {} defined, {resident} bytes resident, losses {losses:?}",
+        seen.len(),
+        defined.len()
+    );
+    let events_lost = info["lost"].as_u64().unwrap();
+    assert!(kept + events_lost >= waits, "{kept} of {waits} waits are there, {events_lost} counted as lost");
+    // Each way is another stack; it is there, or counted as missing.
+    assert!(seen.len() as u64 + events_lost >= waits.min(1 << 18), "{} stacks of {waits}", seen.len());
+    assert_eq!(undefined, lost("stack not defined"), "stacks that are not defined: {losses:?}");
+    assert!(resident <= 128 * MIB, "{resident} bytes resident with {} stacks", seen.len());
 }

@@ -37,3 +37,37 @@ record() { # FILE OPTIONS -- COMMAND
     fi
 }
 report() { "$here/bpfrec" report "$@" 2>>$dir/errors; }
+
+# ---- checks that more than one suite makes
+
+# A hundred sleeps are a hundred waits. Options of the recorder may be given; sched.bpr is left.
+a_hundred_sleeps() {
+    # shellcheck disable=SC2016 # for the inner shell
+    record sched.bpr -e sched "$@" -- sh -c 'echo pid $$; exec "$0" 100' "$dir/sleeper" || return
+    pid=$(sed -n 's/^pid //p' sched.bpr.out)
+    n=$(report runqlat sched.bpr --json --pid "$pid" | total count)
+    # Sleeping is 1, with a flag for freezable from 6.1 on; the shell before it may sleep a few times.
+    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -cE '"prev_state":(1|8193),')
+    expect "sched: 100 switches out of the sleeper" "$sleeps" between 100 "$sleeps" 130
+    expect "sched: 100 waits of the sleeper" "$n waits" between 100 "${n:-0}" 180
+    report runqlat sched.bpr -P >sched.txt
+    expect "sched: it is named" "$(grep -c . sched.txt) lines without sleeper" grep -q sleeper sched.txt
+    expect "sched: the file is whole" "verify failed" quiet_verify sched.bpr
+}
+
+# 70 % of the time in one function, 30 in the other.
+seventy_thirty() {
+    # shellcheck disable=SC2016
+    record profile.bpr -e profile -F 99 "$@" -- sh -c 'echo pid $$; exec "$0" 20' "$dir/burn" || return
+    pid=$(sed -n 's/^pid //p' profile.bpr.out)
+    report profile profile.bpr -f --pid "$pid" >folded.txt
+    seventy=$(awk '/burn_seventy/ { n += $NF } END { print n + 0 }' folded.txt)
+    thirty=$(awk '/burn_thirty/ { n += $NF } END { print n + 0 }' folded.txt)
+    n=$((seventy + thirty))
+    expect "profile: the functions are found" "$seventy and $thirty: $(head -n 3 folded.txt)" between 500 $n 2200
+    share=$((n > 0 ? 100 * seventy / n : 0))
+    expect "profile: 70 % in burn_seventy" "$share %" between 62 $share 78
+}
+
+# Fields of an event of replay --json, as NAME:VALUE words.
+words() { tr -d '{}"' | tr ',' ' '; }

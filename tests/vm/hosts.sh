@@ -2,6 +2,8 @@
 # Runs inside a virtual machine that was booted with "possible_cpus=256 maxcpus=1" and 2 CPUs: 256 possible, 2 plugged in, 1 running.
 # The other CPU comes, goes and comes again while it is recorded. Beside the binary bpfrec and burn of tests/load. Prints
 # "ok NAME" and "not ok NAME: WHY" lines, then "end of suite".
+# shellcheck disable=SC2154 # what helpers.sh sets
+# shellcheck source=tests/vm/helpers.sh
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 dir=/dev/shm/bpfrec-hosts
@@ -9,18 +11,8 @@ mkdir -p $dir
 cd $dir || exit 1
 cp "$here/burn" first
 cp "$here/burn" second
-failed=0
+. "$here/helpers.sh"
 
-# NAME WHY CONDITION...: the condition is a command
-expect() {
-    name=$1 why=$2
-    shift 2
-    if "$@"; then echo "ok $name"; else
-        echo "not ok $name: $why"
-        failed=1
-    fi
-}
-between() { [ "${2:-0}" -ge "$1" ] && [ "${2:-0}" -le "$3" ]; } # LOW GOT HIGH
 field() { sed -n "s/^$1 //p" cpus.out; }
 
 echo "# kernel $(uname -r)"
@@ -72,6 +64,6 @@ expect "a ring for each CPU that is plugged in, no more" "$rings" [ "${rings:-0}
 expect "resident memory" "$resident kB" between 1 "${resident:-0}" 65536
 expect "memory of the other maps" "$locked kB" between 1 "${locked:-0}" 20480
 
-if [ $failed != 0 ]; then sed 's/^/# /' cpus.err; fi
+if [ "$failed" != 0 ]; then sed 's/^/# /' cpus.err; fi
 echo "end of suite"
-exit $failed
+exit "$failed"

@@ -67,16 +67,7 @@ else
 fi
 
 # ---- sched: a hundred sleeps are a hundred waits
-# shellcheck disable=SC2016 # for the inner shell
-if record sched.bpr --btf $btf -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
-    pid=$(sed -n 's/^pid //p' sched.bpr.out)
-    n=$(report runqlat sched.bpr --json --pid "$pid" | total count)
-    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -cE '"prev_state":(1|8193),')
-    expect "sched: 100 switches out of the sleeper" "$sleeps" between 100 "$sleeps" 130
-    expect "sched: 100 waits of the sleeper" "$n waits" between 100 "${n:-0}" 180
-    report runqlat sched.bpr -P >sched.txt
-    expect "sched: it is named" "$(grep -c . sched.txt) lines without sleeper" grep -q sleeper sched.txt
-    expect "sched: the file is whole" "verify failed" quiet_verify sched.bpr
+if a_hundred_sleeps --btf $btf; then
     "$here/bpfrec" info sched.bpr >sched.info 2>>$dir/errors
     expect "the header says whose types" "$(head -n 20 sched.info)" grep -q '^types  *file$' sched.info
     expect "... and where they were" "$(head -n 20 sched.info)" grep -q "^types_file  *$btf\$" sched.info
@@ -86,17 +77,7 @@ if record sched.bpr --btf $btf -e sched -- sh -c 'echo pid $$; exec "$0" 100' $d
 fi
 
 # ---- profile: 70 : 30
-# shellcheck disable=SC2016
-if record profile.bpr --btf $btf -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' $dir/burn; then
-    pid=$(sed -n 's/^pid //p' profile.bpr.out)
-    report profile profile.bpr -f --pid "$pid" >folded.txt
-    seventy=$(awk '/burn_seventy/ { n += $NF } END { print n + 0 }' folded.txt)
-    thirty=$(awk '/burn_thirty/ { n += $NF } END { print n + 0 }' folded.txt)
-    n=$((seventy + thirty))
-    expect "profile: the functions are found" "$seventy and $thirty: $(head -n 3 folded.txt)" between 500 $n 2200
-    share=$((n > 0 ? 100 * seventy / n : 0))
-    expect "profile: 70 % in burn_seventy" "$share %" between 62 $share 78
-fi
+seventy_thirty --btf $btf
 
 # ---- tasks and cgroups that come and go
 cp blip blip_fleeting
@@ -114,7 +95,6 @@ if record short.bpr --btf $btf -e sched -- sh -c '
 fi
 
 # ---- malloc and kmem
-words() { tr -d '{}"' | tr ',' ' '; }
 if record malloc.bpr --btf $btf -e malloc -- $dir/leaks 50 20; then
     pid=$(sed -n 's/^pid //p' malloc.bpr.out)
     sed -n 's/^leak //p' malloc.bpr.out | sort >leaks.txt

@@ -93,18 +93,7 @@ report profile hidden.bpr -K >hidden.txt
 expect "hidden addresses: the report says why" "$(tail -n 5 hidden.txt)" grep -q 'kernel.kptr_restrict=2' hidden.txt
 
 # ---- sched: a hundred sleeps are a hundred waits
-# shellcheck disable=SC2016
-if record sched.bpr -e sched -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleeper; then
-    pid=$(sed -n 's/^pid //p' sched.bpr.out)
-    n=$(report runqlat sched.bpr --json --pid "$pid" | total count)
-    # Sleeping is 1, with a flag for freezable from 6.1 on; the shell before it may sleep a few times.
-    sleeps=$("$here/bpfrec" replay sched.bpr --json | grep '"sched_switch"' | grep "\"prev_tid\":$pid," | grep -cE '"prev_state":(1|8193),')
-    expect "sched: 100 switches out of the sleeper" "$sleeps" between 100 "$sleeps" 130
-    expect "sched: 100 waits of the sleeper" "$n waits" between 100 "${n:-0}" 180
-    report runqlat sched.bpr -P >sched.txt
-    expect "sched: it is named" "$(grep -c . sched.txt) lines without sleeper" grep -q sleeper sched.txt
-    expect "sched: the file is whole" "verify failed" quiet_verify sched.bpr
-fi
+a_hundred_sleeps
 
 # ---- offcpu: a hundred sleeps are a hundred waits of about their length at least, with the stack of a sleep
 # shellcheck disable=SC2016
@@ -138,17 +127,7 @@ if record offcpu.bpr -e offcpu -- sh -c 'echo pid $$; exec "$0" 100' $dir/sleepe
 fi
 
 # ---- profile: 70 : 30
-# shellcheck disable=SC2016
-if record profile.bpr -e profile -F 99 -- sh -c 'echo pid $$; exec "$0" 20' $dir/burn; then
-    pid=$(sed -n 's/^pid //p' profile.bpr.out)
-    report profile profile.bpr -f --pid "$pid" >folded.txt
-    seventy=$(awk '/burn_seventy/ { n += $NF } END { print n + 0 }' folded.txt)
-    thirty=$(awk '/burn_thirty/ { n += $NF } END { print n + 0 }' folded.txt)
-    n=$((seventy + thirty))
-    expect "profile: the functions are found" "$seventy and $thirty: $(head -n 3 folded.txt)" between 500 $n 2200
-    share=$((n > 0 ? 100 * seventy / n : 0))
-    expect "profile: 70 % in burn_seventy" "$share %" between 62 $share 78
-fi
+seventy_thirty
 
 # ---- profile: fifteen frames without frame pointers, from user space and from within a system call
 for mode in qsort kernel; do
@@ -205,8 +184,6 @@ if record filter.bpr -e sched --cgroup /suite -- sh -c '
 fi
 
 # ---- malloc: what is outstanding is what was leaked
-# Fields of an event of replay --json, as NAME:VALUE words.
-words() { tr -d '{}"' | tr ',' ' '; }
 for options in "" "--sample 4"; do
     # shellcheck disable=SC2086 # options are words
     record malloc.bpr --force -e malloc $options -- $dir/leaks 50 20 || continue
