@@ -6,6 +6,8 @@ pub mod diary;
 pub mod foreign;
 pub mod host;
 pub mod memory;
+pub mod nobody;
+pub mod refused;
 pub mod twins;
 
 use std::fs;
