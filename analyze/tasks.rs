@@ -1,102 +1,22 @@
 //! Who had a tid when. Tids are used again: each life of one is a task of its own, with a name that may change.
 
+mod lookups;
+mod moves;
+mod row;
+mod task;
+
 use rustc_hash::FxHashMap;
 
 use crate::view::View;
+pub use lookups::Lookups;
+pub use moves::{Move, NAMESPACES};
+use row::{Row, Said, continues, take_over};
+pub use task::Task;
 
 /// Starts of the same task may differ by this much: /proc knows them in clock ticks only.
 const SAME_START_NS: u64 = 20_000_000;
 /// Events of a task may follow its exit for this long: it still has to give back its memory.
 const AFTER_EXIT_NS: u64 = 1_000_000_000;
-
-/// One life of a tid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Task {
-    /// Thread.
-    pub tid: u32,
-    /// Its process.
-    pub pid: u32,
-    /// Parent process when it was first seen.
-    pub ppid: u32,
-    /// Real user id.
-    pub uid: u32,
-    /// The process's pid in its own pid namespace.
-    pub ns_pid: u32,
-    /// Inode number of that namespace.
-    pub pid_ns: u32,
-    /// Start, CLOCK_MONOTONIC.
-    pub start_ns: u64,
-    /// Exit; `None` while it lives.
-    pub end_ns: Option<u64>,
-    /// Cgroup when it was last told.
-    pub cgroup_id: u64,
-    /// Path of its last exec.
-    pub exe: String,
-    /// Inode numbers of its mount namespaces by the time from which it was in them.
-    pub mount_ns: Vec<(u64, u32)>,
-    /// Names by the time from which they hold.
-    pub names: Vec<(u64, String)>,
-}
-
-impl Task {
-    /// Name of the thread at `ts_ns`.
-    pub fn comm(&self, ts_ns: u64) -> &str {
-        let after = self.names.partition_point(|(from, _)| *from <= ts_ns);
-        self.names.get(after.saturating_sub(1)).map_or("", |(_, name)| name)
-    }
-
-    /// Mount namespace, an inode number, at `ts_ns`: what a path means is known only with it. 0: not known.
-    pub fn mount_ns(&self, ts_ns: u64) -> u32 {
-        let after = self.mount_ns.partition_point(|(from, _)| *from <= ts_ns);
-        self.mount_ns.get(after.saturating_sub(1)).map_or(0, |(_, ns)| *ns)
-    }
-
-    /// Whether it is the kernel's: `kthreadd`, which is process 2, or a child of it.
-    pub fn is_kernel(&self) -> bool {
-        self.pid == 2 || self.ppid == 2
-    }
-
-    /// Last name of the thread.
-    pub fn last_comm(&self) -> &str {
-        self.names.last().map_or("", |(_, name)| name)
-    }
-}
-
-/// What a row says about a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Said {
-    Here,
-    Forked,
-    Executed,
-    Renamed,
-    Moved,
-    Exited,
-}
-
-/// A thread went to other namespaces: inode numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Move {
-    /// From when on, CLOCK_MONOTONIC.
-    pub ts_ns: u64,
-    /// Thread.
-    pub tid: u32,
-    /// Its process.
-    pub pid: u32,
-    /// In the order of [`NAMESPACES`].
-    pub inodes: [u32; NAMESPACES.len()],
-}
-
-/// Kinds of namespaces, by their fields.
-pub const NAMESPACES: [&str; 7] = ["net_ns", "uts_ns", "ipc_ns", "pid_ns", "user_ns", "mnt_ns", "cgroup_ns"];
-
-struct Row {
-    ts_ns: u64,
-    said: Said,
-    task: Task,
-    comm: String,
-    parent_tid: u32,
-    mount_ns: u32,
-}
 
 /// All tasks of a trace.
 #[derive(Default)]
@@ -123,49 +43,11 @@ pub(crate) enum Image {
 impl Tasks {
     /// Takes over `task`, `task_namespaces`, `sched_fork`, `sched_exec`, `task_rename` or `sched_exit` rows.
     pub(crate) fn add(&mut self, kind: &str, view: View<'_>) {
-        let said = match kind {
-            "task" => Said::Here,
-            "sched_fork" => Said::Forked,
-            "sched_exec" => Said::Executed,
-            "task_rename" => Said::Renamed,
-            "sched_exit" => Said::Exited,
-            "task_namespaces" => Said::Moved,
-            _ => return,
-        };
-        let int = |name| view.ints(name);
-        let (ts, tid, pid, ppid, parent_tid) = (int("ts_ns"), int("tid"), int("pid"), int("ppid"), int("parent_tid"));
-        let (uid, ns_pid, pid_ns, mnt_ns) = (int("uid"), int("ns_pid"), int("pid_ns"), int("mnt_ns"));
+        let Some(said) = Said::by(kind) else { return };
         if said == Said::Moved {
-            let inodes = NAMESPACES.map(int);
-            self.moves.extend((0..view.rows()).map(|r| Move {
-                ts_ns: ts.get(r),
-                tid: tid.get32(r),
-                pid: pid.get32(r),
-                inodes: inodes.map(|of| of.get32(r)),
-            }));
+            self.moves.extend(moves::of_rows(view));
         }
-        let (start, cgroup, comm, exe) = (int("start_ns"), int("cgroup_id"), view.texts("comm"), view.texts("exe"));
-        self.rows.extend((0..view.rows()).map(|r| Row {
-            ts_ns: ts.get(r),
-            said,
-            comm: comm.string(r),
-            parent_tid: parent_tid.get32(r),
-            mount_ns: mnt_ns.get32(r),
-            task: Task {
-                tid: tid.get32(r),
-                pid: pid.get32(r),
-                ppid: ppid.get32(r),
-                uid: uid.get32(r),
-                ns_pid: ns_pid.get32(r),
-                pid_ns: pid_ns.get32(r),
-                start_ns: start.get(r),
-                end_ns: None,
-                cgroup_id: cgroup.get(r),
-                exe: exe.string(r),
-                mount_ns: Vec::new(),
-                names: Vec::new(),
-            },
-        }));
+        self.rows.extend(row::of_view(said, view));
     }
 
     /// Makes lives out of rows.
@@ -226,7 +108,7 @@ impl Tasks {
 
     /// For many lookups at moments close to each other.
     pub fn lookups(&self) -> Lookups<'_> {
-        Lookups { tasks: self, known: [Known::default(); KNOWN] }
+        Lookups::new(self)
     }
 
     /// From when to when a lookup of `tid` gives `id`.
@@ -284,79 +166,6 @@ impl Tasks {
     /// Forks and execs of processes, by pid and time.
     pub(crate) fn images(&self) -> &[(u32, u64, Image)] {
         &self.images
-    }
-}
-
-/// Lookups that are remembered.
-const KNOWN: usize = 256;
-
-#[derive(Clone, Copy)]
-struct Known {
-    tid: u32,
-    id: u32,
-    from_ns: u64,
-    to_ns: u64,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Known { tid: 0, id: 0, from_ns: 1, to_ns: 0 }
-    }
-}
-
-/// Remembers who was looked up: the same few threads switch to and fro.
-pub struct Lookups<'a> {
-    tasks: &'a Tasks,
-    known: [Known; KNOWN],
-}
-
-impl Lookups<'_> {
-    /// As [`Tasks::lookup`].
-    pub fn id(&mut self, tid: u32, ts_ns: u64) -> Option<u32> {
-        let known = &mut self.known[tid as usize % KNOWN];
-        if known.tid == tid && ts_ns >= known.from_ns && ts_ns <= known.to_ns {
-            return Some(known.id);
-        }
-        let id = self.tasks.lookup(tid, ts_ns)?;
-        let (from_ns, to_ns) = self.tasks.span(tid, id);
-        *known = Known { tid, id, from_ns, to_ns };
-        Some(id)
-    }
-}
-
-/// Whether a row is about this life of its tid.
-fn continues(life: &Task, row: &Row) -> bool {
-    let start = row.task.start_ns;
-    if start != 0 && start == life.start_ns {
-        return true;
-    }
-    if row.said == Said::Forked || life.end_ns.is_some() {
-        return false;
-    }
-    start == 0 || start.abs_diff(life.start_ns) < SAME_START_NS
-}
-
-fn take_over(life: &mut Task, row: Row) {
-    if row.task.cgroup_id != 0 {
-        life.cgroup_id = row.task.cgroup_id;
-    }
-    if !row.task.exe.is_empty() {
-        life.exe = row.task.exe;
-    }
-    if row.said == Said::Executed {
-        (life.pid, life.uid) = (row.task.pid, row.task.uid);
-    }
-    if row.said == Said::Exited {
-        life.end_ns = Some(row.ts_ns);
-    }
-    if row.mount_ns != 0 && row.said != Said::Exited && life.mount_ns.last().is_none_or(|(_, ns)| *ns != row.mount_ns) {
-        let from = if life.mount_ns.is_empty() { life.start_ns } else { row.ts_ns };
-        life.mount_ns.push((from, row.mount_ns));
-    }
-    if !row.comm.is_empty() && life.names.last().is_none_or(|(_, name)| *name != row.comm) {
-        // What is said first holds from the start: the trace may begin later.
-        let from = if life.names.is_empty() { life.start_ns } else { row.ts_ns };
-        life.names.push((from, row.comm));
     }
 }
 

@@ -22,7 +22,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Numbers of format-spec/events.rs, module call. */
+/* Numbers of format-spec/events/malloc.rs, module call. */
 enum {
 	CALL_MALLOC = 1,
 	CALL_CALLOC,

@@ -36,8 +36,14 @@ pub fn reports(data: &[u8]) {
         .take(8)
         .chain(data.iter().rev().take(8))
         .fold(7u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(*b)));
-    let Ok(segment) = Segment::open(Box::new(mended(data))) else { return };
-    one_of(segment, choice);
+    read_as(mended(data), choice);
+}
+
+/// A file of any bytes as it is, in the way that `choice` says.
+pub fn read_as(bytes: Vec<u8>, choice: u64) {
+    if let Ok(segment) = Segment::open(Box::new(bytes)) {
+        one_of(segment, choice);
+    }
 }
 
 fn loaded(segment: Segment) -> Option<(Trace, Meta)> {

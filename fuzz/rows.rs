@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arbitrary::{Result, Unstructured};
 use bpfrec_format::{BlockHeader, Column, EndReason, Kind, Registry, SegmentIds, SegmentWriter, Table, Type};
 
-/// Values at the edges.
-const EDGES: [u64; 14] = [
+/// Values at the edges. An input chooses by position: what is kept of inputs means the same only as long as this list does.
+pub const EDGES: [u64; 14] = [
     0,
     1,
     127,
@@ -22,7 +22,8 @@ const EDGES: [u64; 14] = [
     1_000_000_000,
     0xffff_8000_0000_0000,
 ];
-const TEXTS: [&[u8]; 10] = [
+/// Texts that a terminal, a page, a path or a demangler may stumble over; chosen by position, as [`EDGES`].
+pub const TEXTS: [&[u8]; 10] = [
     b"",
     b"/",
     b"/a",

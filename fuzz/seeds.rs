@@ -83,7 +83,7 @@ fn file(path: &Path) -> Option<Vec<u8>> {
 }
 
 /// First rows of a table.
-fn cut(table: &Table, most: usize) -> Table {
+pub fn cut(table: &Table, most: usize) -> Table {
     fn short<T: Clone>(ragged: &Ragged<T>, most: usize) -> Ragged<T> {
         ragged.slice(0, most.min(ragged.ends.len()))
     }

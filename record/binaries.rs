@@ -1,19 +1,24 @@
 //! The binaries that are mapped: each once, with what it is and an open handle, so that its symbols can be read at the
 //! stop even when its path, container or process is gone by then.
 
+mod binary;
+mod rows;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
-use bpfrec_format::reader::ReadAt;
-use bpfrec_format::{BlockType, Table, meta};
-use rustc_hash::{FxHashMap, FxHashSet};
-use sha2::{Digest, Sha256};
+use bpfrec_format::{BlockType, Table};
+use rustc_hash::FxHashMap;
+
+pub use binary::{Binary, missing};
+pub use rows::Rows;
 
 use crate::clock;
-use crate::elf::{self, Layout};
+use crate::elf;
 use crate::open::{self, Found};
 use crate::processes::Mapping;
+use binary::{content_id, first_8};
 
 /// More different binaries than this on a host are counted and not looked at.
 const MOST: usize = 16_384;
@@ -21,67 +26,6 @@ const MOST: usize = 16_384;
 const MOST_HANDLES: usize = 8192;
 /// File descriptors that are left to others.
 const SPARE: u64 = 64;
-/// Bytes at either end of a file that its content id is made of.
-const CONTENT: u64 = 4096;
-/// A binary that could not be opened is tried again at later mappings, this often.
-const TRIES: u8 = 3;
-
-/// Why a binary's symbols are not in the file: `missing` of kind `binary`.
-pub mod missing {
-    /// Neither its process nor its file was there any more.
-    pub const GONE: &str = "gone before it could be opened";
-    /// Its process was there.
-    pub const REFUSED: &str = "closed to the recorder";
-    /// Too many binaries.
-    pub const HANDLES: &str = "too many open files";
-    /// Stripped.
-    pub const STRIPPED: &str = "no symbols in the file";
-    /// Something else that is mapped and executable.
-    pub const NOT_ELF: &str = "not an ELF file";
-    /// `--symbols-max`.
-    pub const BUDGET: &str = "over --symbols-max";
-    /// A second Ctrl-C, or the time was over.
-    pub const STOPPED: &str = "stopped before it was read";
-    /// The file was changed or cannot be read.
-    pub const UNREADABLE: &str = "cannot be read, or was changed";
-}
-
-/// One binary.
-pub struct Binary {
-    /// Number within the trace.
-    pub id: u64,
-    /// When it was first seen.
-    pub ts_ns: u64,
-    /// Build id; empty when it has none.
-    pub build_id: Vec<u8>,
-    /// Content id; empty where there is a build id.
-    pub content_id: Vec<u8>,
-    /// Path in the mount namespace of its first process.
-    pub path: Vec<u8>,
-    /// Device and inode, as in the mapping.
-    pub file: (u32, u32, u64),
-    /// Bytes.
-    pub size: u64,
-    /// What its headers say; `None` while it was never opened, or is no ELF file.
-    pub layout: Option<Layout>,
-    /// The file.
-    pub handle: Option<File>,
-    /// The vDSO is not a file.
-    pub memory: Option<Vec<u8>>,
-    /// A mapping of it, by which it can be opened again.
-    pub mapping: Mapping,
-    /// Functions in the trace.
-    pub symbols: u32,
-    /// Why there are none; empty for not looked for, or there.
-    pub missing: &'static str,
-    /// About twice the frames of stacks that lie in it.
-    pub hits: u64,
-    /// Pages of 4 KiB in the file that they lie in.
-    pub pages: FxHashSet<u64>,
-    /// Segment of the trace that it stands in, and when it was last put there.
-    segment: u32,
-    tries: u8,
-}
 
 /// Device, inode, size and change time: the same file with the same content.
 type FileKey = (u64, u64, u64, i64, i64);
@@ -101,53 +45,6 @@ pub struct Binaries {
     pub over: u64,
     /// Mappings of files that were closed to the recorder, where the kernel does not tell their build ids.
     refused: u64,
-}
-
-/// Rows of kinds `binary` and `binary_segment`.
-pub struct Rows {
-    binaries: Table,
-    segments: Table,
-}
-
-impl Default for Rows {
-    fn default() -> Self {
-        let table = |kind| Table::new(&meta::kind(kind));
-        Rows { binaries: table(meta::BINARY), segments: table(meta::BINARY_SEGMENT) }
-    }
-}
-
-impl Rows {
-    /// Adds a binary; its device and inode are those of `file`.
-    pub fn push(&mut self, b: &Binary, (major, minor, inode): (u32, u32, u64)) {
-        let (elf_type, machine) = b.layout.as_ref().map_or((0, 0), |l| (l.elf_type, l.machine));
-        let (link, crc) = b.layout.as_ref().map_or((&[][..], 0), |l| (&l.debug_link.0[..], l.debug_link.1));
-        self.binaries.push(&[
-            b.ts_ns.into(),
-            b.id.into(),
-            b.build_id[..].into(),
-            b.content_id[..].into(),
-            b.path[..].into(),
-            major.into(),
-            minor.into(),
-            inode.into(),
-            b.size.into(),
-            u32::from(elf_type).into(),
-            u32::from(machine).into(),
-            link.into(),
-            crc.into(),
-            b.symbols.into(),
-            b.missing.into(),
-        ]);
-        for s in b.layout.iter().flat_map(|l| &l.segments) {
-            self.segments.push(&[b.id.into(), s.offset.into(), s.len.into(), s.addr.into(), s.flags.into()]);
-        }
-    }
-
-    /// The rows so far, for a block.
-    pub fn take(&mut self) -> Option<(BlockType, Vec<Table>)> {
-        let Rows { binaries, segments } = std::mem::take(self);
-        (binaries.rows() > 0).then_some((BlockType::Binaries, vec![binaries, segments]))
-    }
 }
 
 impl Default for Binaries {
@@ -326,77 +223,12 @@ impl Binaries {
     }
 }
 
-impl Binary {
-    fn new(id: u64, m: &Mapping) -> Binary {
-        Binary {
-            id,
-            ts_ns: m.ts_ns,
-            build_id: Vec::new(),
-            content_id: Vec::new(),
-            path: m.path.clone(),
-            file: (m.major, m.minor, m.inode),
-            size: 0,
-            layout: None,
-            handle: None,
-            memory: None,
-            mapping: m.clone(),
-            symbols: 0,
-            missing: "",
-            hits: 0,
-            pages: FxHashSet::default(),
-            segment: 0,
-            tries: TRIES,
-        }
-    }
-
-    /// Its file, if need be opened again, or why not.
-    pub fn reader(&mut self) -> Result<Box<dyn ReadAt>, &'static str> {
-        if let Some(image) = self.memory.take() {
-            return Ok(Box::new(image));
-        }
-        if let Some(file) = self.handle.take() {
-            return Ok(Box::new(file));
-        }
-        if self.layout.is_none() {
-            return Err(if self.missing.is_empty() { missing::GONE } else { self.missing });
-        }
-        let is_this = |found: &Found| {
-            let layout = elf::layout(&found.file).unwrap_or_default();
-            layout.build_id == self.build_id
-                && (!layout.build_id.is_empty() || content_id(&found.file).is_ok_and(|id| id == self.content_id))
-        };
-        let again = open::candidates(&self.mapping, std::iter::empty()).find(is_this);
-        again.map(|found| Box::new(found.file) as Box<dyn ReadAt>).ok_or(missing::HANDLES)
-    }
-}
-
 /// Whether a mapping is of something that may be a binary: not anonymous memory, shared memory or a device.
 fn is_file(m: &Mapping) -> bool {
     let never = [&b"//anon"[..], b"/dev/", b"/SYSV", b"/anon_hugepage", b"/[aio]"];
     // A file system like others: programs are run from it, too.
     let never = |path: &[u8]| !path.starts_with(b"/dev/shm/") && never.iter().any(|n| path.starts_with(n));
     m.path.starts_with(b"/") && !never(&m.path) && (m.inode != 0 || !m.build_id.is_empty())
-}
-
-fn first_8(id: &[u8]) -> Option<u64> {
-    match id {
-        [] => None,
-        // A short build id is padded with zeros.
-        id => Some(id.iter().take(8).rev().fold(0, |v, b| v << 8 | u64::from(*b))),
-    }
-}
-
-/// First 16 bytes of the SHA-256 of a file's first and last 4096 bytes and its length.
-fn content_id(file: &dyn ReadAt) -> std::io::Result<Vec<u8>> {
-    let len = file.len()?;
-    let mut part = vec![0; len.min(CONTENT) as usize];
-    let mut hash = Sha256::new();
-    for offset in [0, len - part.len() as u64] {
-        file.read_exact_at(&mut part, offset)?;
-        hash.update(&part);
-    }
-    hash.update(len.to_be_bytes());
-    Ok(hash.finalize()[..16].to_vec())
 }
 
 #[cfg(test)]

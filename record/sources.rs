@@ -1,4 +1,4 @@
-//! What can be recorded. A new source is one file in `sources/`, one in `bpf/`, its events in `format-spec/events.rs`,
+//! What can be recorded. A new source is one file in `sources/`, one in `bpf/`, its events in `format-spec/events/`,
 //! and a line in [`all`].
 
 mod block;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::memory::{Memory, Truth, build};
 use common::*;
 
-/// Numbers of `call` in format-spec/events.rs.
+/// Numbers of `call` in format-spec/events/malloc.rs.
 const NEW: u64 = 14;
 const DELETE: u64 = 15;
 const FREE: u64 = 10;

@@ -5,18 +5,18 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bpfrec_format::meta;
 use common::foreign::Foreign;
+use common::nobody::Open;
+use common::refused::assert_one_sentence;
 use common::*;
 
 /// CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
 const THREE: u64 = 1 << 19 | 1 << 38 | 1 << 39;
-/// The user `nobody`.
-const NOBODY: u32 = 65534;
 
 /// A field of a /proc/PID/status.
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
@@ -123,38 +123,6 @@ fn root_each_segment_has_the_kernels_addresses() {
     assert!(known.iter().all(|n| *n > 10_000), "{known:?}");
 }
 
-/// A folder that everybody may enter, with the command in it; `nobody` may write there.
-struct Open(PathBuf);
-
-impl Open {
-    fn new() -> Open {
-        let dir = std::env::temp_dir().join(format!("bpfrec-open-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        for (from, to) in [(PathBuf::from(BPFREC), "bpfrec"), (load("burn"), "burn"), (load("leaks"), "leaks")] {
-            fs::copy(from, dir.join(to)).unwrap();
-        }
-        std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
-        Open(dir)
-    }
-
-    /// Runs `bpfrec record` as `nobody` with these capabilities and no others.
-    fn record(&self, capabilities: &[&str], args: &[&str]) -> Output {
-        let list = capabilities.iter().fold("-all".to_owned(), |list, name| format!("{list},+{name}"));
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]);
-        command.args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}={list}")));
-        command.arg(self.0.join("bpfrec")).arg("record").args(STRICT).args(args).current_dir(&self.0);
-        command.env("dir", &self.0).output().unwrap()
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn root_three_capabilities_are_enough_for_every_source() {
     let Some(_alone) = alone_as_root("three capabilities") else { return };
@@ -190,13 +158,7 @@ fn root_without_them_the_way_out_is_said() {
     let open = Open::new();
     for capabilities in [&["bpf", "perfmon"][..], &[]] {
         let output = open.record(capabilities, &["-d", "1s"]);
-        let (_, err) = texts(&output);
-        assert_eq!(output.status.code(), Some(1), "{err}");
-        assert_eq!(err.lines().count(), 1, "{err}");
-        assert!(
-            err.contains("setcap cap_bpf,cap_perfmon,cap_sys_ptrace") && err.contains("AmbientCapabilities="),
-            "{err}"
-        );
+        assert_one_sentence(&output, 1, &["setcap cap_bpf,cap_perfmon,cap_sys_ptrace", "AmbientCapabilities="]);
     }
 }
 

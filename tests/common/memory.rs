@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Scratch, printed, replay};
 
-/// Numbers of `call` in format-spec/events.rs.
+/// Numbers of `call` in format-spec/events/malloc.rs.
 pub const FAILED: u64 = 16;
 pub const MUNMAP: u64 = 12;
 

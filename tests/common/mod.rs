@@ -6,8 +6,10 @@ pub mod diary;
 pub mod foreign;
 pub mod host;
 pub mod memory;
+pub mod nobody;
 mod reading;
 mod recording;
+pub mod refused;
 pub mod twins;
 
 pub use reading::*;

@@ -1,38 +1,12 @@
 //! Changes values: every column of every kind gets what no recorder would write.
 
 use bpfrec_format::{Column, Ragged, Table};
+use bpfrec_fuzz::{EDGES, TEXTS};
 
 use crate::builder::Random;
 use crate::model::Model;
 
-/// Values at the edges.
-const EDGES: [u64; 14] = [
-    0,
-    1,
-    2,
-    127,
-    u16::MAX as u64,
-    u32::MAX as u64 - 1,
-    u32::MAX as u64,
-    1 << 32,
-    i64::MAX as u64,
-    1 << 63,
-    u64::MAX - 1,
-    u64::MAX,
-    1_000_000_000,
-    0xffff_8000_0000_0000,
-];
-const TEXTS: [&[u8]; 9] = [
-    b"",
-    b"/",
-    b"<script>",
-    b"../../etc",
-    b"\x1b[2J\n\x00\x7f",
-    b"\xff\xfe\xc3",
-    b"\xe2\x80\xae[x+0x1];y 9",
-    b"_ZN4core3ptr",
-    b"_RNvC6_123foo3bar",
-];
+/// Values of a HEADER's items.
 const ITEMS: [&str; 10] = [
     "",
     "18446744073709551615",
@@ -114,7 +88,8 @@ fn cells(table: &mut Table, random: &mut Random) {
         Column::Text(texts) => {
             let text = match random.next(8) {
                 0 => vec![b'a'; 70_000],
-                1 => (0..random.next(40)).map(|_| random.next(256) as u8).collect(),
+                1 => "\u{202e}[x+0x1];y 9".into(),
+                2 => (0..random.next(40)).map(|_| random.next(256) as u8).collect(),
                 _ => TEXTS[pick(TEXTS.len(), random)].to_vec(),
             };
             replace(texts, row, random.next(4) == 0, &text);

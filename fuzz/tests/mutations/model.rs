@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bpfrec_format::{
-    BlockHeader, BlockType, Column, EndReason, Ragged, Registry, Segment, SegmentIds, SegmentWriter, Table, Trace, meta,
+    BlockHeader, BlockType, EndReason, Registry, Segment, SegmentIds, SegmentWriter, Table, Trace, meta,
 };
+use bpfrec_fuzz::seeds;
 
 /// Rows that are kept of a table of events, and of any other.
 const EVENTS: usize = 400;
@@ -40,7 +41,7 @@ impl Model {
             events += usize::from(block_type == BlockType::Events);
             let Ok(rows) = segment.read(block, &|kind| !made.contains(&kind)) else { continue };
             let mut tables = rows.tables;
-            tables.iter_mut().for_each(|table| *table = first_rows(table, most));
+            tables.iter_mut().for_each(|table| *table = seeds::cut(table, most));
             tables.retain(|table| table.rows() > 0);
             if !tables.is_empty() && (block_type != BlockType::Events || events <= BLOCKS) {
                 let header = BlockHeader::new(block_type, block.header.stream);
@@ -60,16 +61,4 @@ impl Model {
         }
         writer.finish(EndReason::Exit).unwrap().0
     }
-}
-
-fn first_rows(table: &Table, most: usize) -> Table {
-    fn cut<T: Clone>(ragged: &Ragged<T>, most: usize) -> Ragged<T> {
-        ragged.slice(0, most.min(ragged.ends.len()))
-    }
-    let columns = table.columns.iter().map(|column| match column {
-        Column::Int(v) => Column::Int(v[..most.min(v.len())].to_vec()),
-        Column::Text(r) => Column::Text(cut(r, most)),
-        Column::List(r) => Column::List(cut(r, most)),
-    });
-    Table { kind: table.kind, columns: columns.collect() }
 }
