@@ -52,9 +52,10 @@ fn record(bench: &Bench, sources: &str, by_program: &mut BTreeMap<String, Vec<[f
     let args = ["record", "-q", "--symbols", "none", "-e", sources, "-o", &trace.to_string_lossy()];
     let recorder = Recorder::start(&bench.scratch, &bench.bpfrec, &args)?;
     let names = ProgInfoIter::default().map(|p| (u64::from(p.id), p.name.to_string_lossy().into_owned())).collect();
-    let (before, cpu_ns) = (programs(recorder.pid(), &names), recorder.cpu_ns());
+    let (before, cpu_ns, user_ns) = (programs(recorder.pid(), &names), recorder.cpu_ns(), recorder.user_ns());
     mixed(bench, seconds)?;
-    let (after, cpu_ns) = (programs(recorder.pid(), &names), recorder.cpu_ns() - cpu_ns);
+    let after = programs(recorder.pid(), &names);
+    let (cpu_ns, user_ns) = (recorder.cpu_ns() - cpu_ns, recorder.user_ns() - user_ns);
     recorder.stop()?;
     let info = recorder::info(&bench.bpfrec, &trace)?;
     let events = info["events"].as_u64().unwrap_or(0).max(1) as f64;
@@ -71,6 +72,7 @@ fn record(bench: &Bench, sources: &str, by_program: &mut BTreeMap<String, Vec<[f
     let mut all = sample([
         ("events", events / seconds as f64),
         ("recorder_ns", cpu_ns as f64 / events),
+        ("user_ns", user_ns as f64 / events),
         ("bpf_ns", bpf_ns as f64 / events),
         ("lost", info["lost"].as_f64().unwrap_or(0.0)),
     ]);
@@ -122,6 +124,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Part>> {
                 Column("events", "events/s", 0, Ratio::None),
                 Column("bpf_ns", "BPF ns", 0, Ratio::None),
                 Column("recorder_ns", "recorder ns", 0, Ratio::None),
+                Column("user_ns", "in user space", 0, Ratio::None),
                 Column("lost", "lost", 0, Ratio::None),
             ],
             base: String::new(),

@@ -81,6 +81,16 @@ impl Recorder {
         self.tasks().into_iter().filter_map(ran).sum()
     }
 
+    /// Of [`Recorder::cpu_ns`] that in user space, which the kernel tells in hundredths of a second.
+    pub fn user_ns(&self) -> u64 {
+        // utime is the 14th field, of which the second, a name in parentheses, may have blanks of its own.
+        let user = |task: PathBuf| {
+            let stat = fs::read_to_string(task.join("stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse::<u64>().ok()
+        };
+        self.tasks().into_iter().filter_map(user).sum::<u64>() * 10_000_000
+    }
+
     /// How often its threads went to sleep so far, each of which takes a wakeup.
     pub fn sleeps(&self) -> u64 {
         let slept = |task: PathBuf| field(&fs::read_to_string(task.join("status")).ok()?, "voluntary_ctxt_switches");

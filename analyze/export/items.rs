@@ -281,7 +281,9 @@ impl Visitor for InTime<'_> {
         // Stable: what ends at the same moment stays in the order of its kind.
         self.items.sort_by_key(|item| (item.end_ns, item.what.rank()));
         for item in self.items.drain(..) {
-            self.sink.item(&item)?;
+            // Where time runs backwards, what ends before it begins has no length.
+            let start_ns = item.start_ns.min(item.end_ns);
+            self.sink.item(&Item { start_ns, ..item })?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Read by suite.sh: the clock of the day is set and the machine sleeps while it is recorded, and the times of events follow.
+# Read by suite.sh: the clock of the day is set while it is recorded, and the times of events follow.
 # Each mark is a process of its own name; the moment before it begins is written down by the clock of the day as it is then.
 # shellcheck disable=SC2154 # what suite.sh has
 
