@@ -1,5 +1,5 @@
-// Two threads on one CPU hand it to each other, COUNT times each, EACH times from the same stack and then from another: of
-// 18 functions one after the other each is one of two, as the bits of a number say. Registers are the same in all of
+// Two threads on one CPU hand it to each other, COUNT times each, EACH times from the same stack and then from another:
+// of 18 functions one after the other each is one of two, as the bits of a number say. Registers are the same in all of
 // them. Prints how often they did.
 //   paths COUNT [EACH]
 #define _GNU_SOURCE
