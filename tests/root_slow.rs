@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bpfrec_format::{BlockType, Codec, Encoding, Trace};
 use common::host::memory;
 use common::twins::Twins;
 use common::*;
@@ -53,6 +55,16 @@ fn root_a_reader_that_rests_costs_no_memory_and_what_is_lost_is_counted() {
     assert!(most < MEMORY, "{most} bytes resident");
     bpfrec_ok(&["verify", trace.to_str().unwrap()]);
     truth.assert_all_is_counted(&trace, 1000);
+    // While little waits columns are compressed; the more does, the less is made of it.
+    let ladder = [(Codec::Zstd, Encoding::Columns), (Codec::None, Encoding::Columns), (Codec::None, Encoding::Raw)];
+    assert_eq!(ways(&trace), ladder.map(|(codec, encoding)| (codec as u8, encoding as u8)).into());
+}
+
+/// How the blocks of events are stored: codec and encoding.
+fn ways(trace: &Path) -> BTreeSet<(u8, u8)> {
+    let trace = Trace::open(trace).unwrap();
+    let blocks = trace.segments.iter().flat_map(|(_, segment)| segment.blocks_of(BlockType::Events));
+    blocks.map(|block| (block.header.codec, block.header.encoding)).collect()
 }
 
 #[test]

@@ -146,7 +146,9 @@ impl<'a> Scene<'a> {
         let (first, last) = self.ends();
         let mut all: Vec<Lost> = recorded.chain(damaged).filter(|l| l.from_ns <= last && l.to_ns >= first).collect();
         for lost in &mut all {
-            (lost.from_ns, lost.to_ns) = (lost.from_ns.max(first), lost.to_ns.min(last));
+            lost.from_ns = lost.from_ns.max(first);
+            // A row may lie of its times.
+            lost.to_ns = lost.to_ns.min(last).max(lost.from_ns);
         }
         all.sort_unstable();
         all
