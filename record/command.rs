@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -10,10 +10,13 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// A running command.
 pub struct Running {
     child: Child,
+    /// Can be read once it has ended.
+    end: Option<OwnedFd>,
 }
 
 /// Its program's name, without the path and without the arguments, which may hold secrets.
@@ -65,7 +68,9 @@ impl Waiting {
         let _ = rustix::io::write(&self.gate, &[1]);
         let child = self.spawning.join().map_err(|_| anyhow!("the thread that starts the command panicked"))?;
         let child = child.with_context(|| format!("cannot run {}", self.program))?;
-        Ok(Running { child })
+        // Without one, which no kernel since 5.3 refuses, it is looked after now and then.
+        let end = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        Ok(Running { child, end })
     }
 }
 
@@ -73,6 +78,11 @@ impl Running {
     /// Its process, as it is called here.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Can be read once it has ended, where the kernel has that.
+    pub fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.end.as_ref().map(AsFd::as_fd)
     }
 
     /// Its exit code once it has ended: 128 plus the signal's number when a signal ended it, as in a shell.

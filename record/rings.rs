@@ -1,7 +1,7 @@
 //! Drains the rings: events into a chunk a CPU, stack definitions and task events into tables.
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -358,6 +358,11 @@ impl Rings {
     /// From now on what lies in `batches` is drained too.
     pub fn add_batches(&mut self, batches: Batches) {
         self.batches = Some(batches);
+    }
+
+    /// [`Rings::wait`] ends, too, when `file` can be read.
+    pub fn wake_on(&self, file: BorrowedFd<'_>) -> Result<()> {
+        epoll::add(&self.filling, file, epoll::EventData::new_u64(0), epoll::EventFlags::IN).context("epoll")
     }
 
     /// Sleeps until it is time to look, `at_most` so long, or until a ring is filling up.

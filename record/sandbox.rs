@@ -80,6 +80,8 @@ mod allowed {
         c::SYS_rt_sigaction, c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn,
         // Waiting for rings.
         c::SYS_epoll_pwait, c::SYS_epoll_pwait2, c::SYS_epoll_ctl, c::SYS_epoll_create1, c::SYS_ppoll, c::SYS_eventfd2,
+        // Waiting for the command.
+        c::SYS_pidfd_open,
         // How the start of the command went comes through a socket; no other is there, and none can be made.
         c::SYS_recvfrom,
         // Files: the trace, /proc, binaries.

@@ -171,10 +171,14 @@ impl Session {
     fn record(&mut self) -> Result<EndReason> {
         let (mut second, mut checkpoint) = (Instant::now(), Instant::now());
         loop {
-            let left = self.args.duration.map_or(IDLE_POLL, |d| d.saturating_sub(self.started.elapsed()));
-            // Nothing but a look tells that the command has ended, and what is held must not grow old.
-            let soon = self.command.is_some() || self.held.get().is_some();
-            self.rings.wait(if soon { left.min(POLL) } else { left });
+            let until =
+                |end: Option<Duration>, since: Instant| end.map_or(IDLE_POLL, |d| d.saturating_sub(since.elapsed()));
+            // A new segment in the making is looked after until it is there, what is held must not grow old, and some commands
+            // do not tell that they have ended.
+            let silent = self.command.as_ref().is_some_and(|command| command.end().is_none());
+            let soon = silent || self.held.get().is_some() || self.rotation.is_some();
+            let next = if soon { POLL } else { until(self.args.rotate_time, self.segment_started) };
+            self.rings.wait(next.min(until(self.args.duration, self.started)));
             self.wakeups += 1;
             self.follow_cpus()?;
             let reason = self.over()?;

@@ -14,7 +14,7 @@ use crate::bpf::{self, SharedMaps};
 use crate::bpf_time::BpfTime;
 use crate::cgroups::Hierarchy;
 use crate::clock::Clocks;
-use crate::command::{self, Waiting};
+use crate::command::{self, Running, Waiting};
 use crate::confine;
 use crate::filter::Filter;
 use crate::hits::Hits;
@@ -205,6 +205,9 @@ impl Session {
             maps.for_each(|(_, table)| jit.mapped(&Mapping::of_table(table)));
         }
         let command = command.map(Waiting::go).transpose()?;
+        if let Some(end) = command.as_ref().and_then(Running::end) {
+            rings.wake_on(end)?;
+        }
         confine::look(kept, &status);
         let now = Instant::now();
         let session = Session {

@@ -120,6 +120,7 @@ fn root_thousands_of_threads_at_once() {
     assert!(forks >= began, "{forks} forks of {began}, lost: {lost:?}");
     assert!(info["tasks"].as_u64().unwrap() >= ready + began, "of {ready} and {began} threads: {}", info["tasks"]);
     let resident = resident(&trace);
+    println!("{resident} bytes resident with {} threads", ready + began);
     assert!(resident <= 96 * MIB, "{resident} bytes resident with {} threads", ready + began);
 }
 
@@ -140,6 +141,7 @@ fn root_thousands_of_cgroups() {
     let found = info(&trace)["cgroups"].as_u64().unwrap();
     assert!(found >= count as u64, "{found} of {count} cgroups");
     let resident = resident(&trace);
+    println!("{resident} bytes resident with {count} cgroups");
     assert!(resident <= 96 * MIB, "{resident} bytes resident with {count} cgroups");
 }
 
