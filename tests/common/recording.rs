@@ -10,14 +10,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{BPFREC, STRICT, Scratch, texts, wait_until};
 
+/// `bpfrec record` into `trace`, under the strict filter.
+fn recorder(trace: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(BPFREC);
+    command.arg("record").args(STRICT).args(["-q", "-o"]).arg(trace).args(options);
+    command
+}
+
 /// Records while `script` (for sh) runs and returns the script's standard output. `$dir` is `scratch`.
 pub fn record_while(scratch: &Scratch, trace: &Path, options: &[&str], script: &str) -> String {
-    let output = Command::new(BPFREC)
-        .arg("record")
-        .args(STRICT)
-        .args(["-q", "-o"])
-        .arg(trace)
-        .args(options)
+    let output = recorder(trace, options)
         .args(["--", "sh", "-euc", script])
         .env("dir", &scratch.0)
         .stdin(Stdio::null())
@@ -34,17 +36,8 @@ pub struct Recording(pub Child);
 impl Recording {
     /// Starts a recording and waits until it has written something.
     pub fn start(trace: &Path, options: &[&str]) -> Recording {
-        let child = Command::new(BPFREC)
-            .arg("record")
-            .args(STRICT)
-            .args(["-q", "-o"])
-            .arg(trace)
-            .args(options)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let child =
+            recorder(trace, options).stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
         let mut recording = Recording(child);
         wait_until("the trace has begun", Duration::from_secs(20), || {
             if let Some(status) = recording.0.try_wait().unwrap() {
@@ -82,12 +75,7 @@ pub struct Attached {
 impl Attached {
     pub fn start(scratch: &Scratch, trace: &Path, options: &[&str]) -> Attached {
         let marker = scratch.path("recording");
-        let child = Command::new(BPFREC)
-            .arg("record")
-            .args(STRICT)
-            .args(["-q", "-o"])
-            .arg(trace)
-            .args(options)
+        let child = recorder(trace, options)
             .args(["--", "sh", "-c", ">\"$marker\"; while [ -e \"$marker\" ]; do sleep 0.1; done"])
             .env("marker", &marker)
             .stdin(Stdio::null())

@@ -26,29 +26,23 @@ static void hand(int me)
 }
 
 static void zero(unsigned long way, int depth, int me);
+static void one(unsigned long way, int depth, int me);
 
 // What comes behind the call keeps its frame.
-__attribute__((noinline)) static void one(unsigned long way, int depth, int me)
-{
-	if (depth == DEPTH)
-		hand(me);
-	else if (way >> depth & 1)
-		one(way, depth + 1, me);
-	else
-		zero(way, depth + 1, me);
-	__asm__ volatile("" ::: "memory");
-}
+#define STEP(name)                                                                                                     \
+	__attribute__((noinline)) static void name(unsigned long way, int depth, int me)                               \
+	{                                                                                                              \
+		if (depth == DEPTH)                                                                                    \
+			hand(me);                                                                                      \
+		else if (way >> depth & 1)                                                                             \
+			one(way, depth + 1, me);                                                                       \
+		else                                                                                                   \
+			zero(way, depth + 1, me);                                                                      \
+		__asm__ volatile("" ::: "memory");                                                                     \
+	}
 
-__attribute__((noinline)) static void zero(unsigned long way, int depth, int me)
-{
-	if (depth == DEPTH)
-		hand(me);
-	else if (way >> depth & 1)
-		one(way, depth + 1, me);
-	else
-		zero(way, depth + 1, me);
-	__asm__ volatile("" ::: "memory");
-}
+STEP(zero)
+STEP(one)
 
 static void *work(void *number)
 {
