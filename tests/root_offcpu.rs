@@ -157,12 +157,13 @@ fn root_waits_add_up_by_thread_and_by_function() {
     let counts = seen.info["stack_counts"].as_array().unwrap();
     assert_eq!(counts.len(), 2, "{counts:?}");
     for space in counts {
-        let (remembered, walked) = (number(space, "remembered"), number(space, "walked"));
-        assert!(remembered > 0 && walked > 0, "{space}");
-        assert!(number(space, "checked") > 0, "{space}");
+        let user = space["space"] == "user";
+        // 60 waits a place may be too few for the user's: two places that share an entry forget each other.
+        assert!(user || number(space, "remembered") > 0, "{space}");
+        assert!(number(space, "walked") > 0 && number(space, "checked") > 0, "{space}");
         // In programs without frame pointers (others of this machine) the chain may lead through data that another thread changes between
         // the two walks.
-        let allowed = if space["space"] == "user" { 1 + number(space, "checked") / 50 } else { 0 };
+        let allowed = if user { 1 + number(space, "checked") / 50 } else { 0 };
         assert!(number(space, "wrong") <= allowed, "{space}");
     }
     // Whoever holds the lock wakes the waiter.
