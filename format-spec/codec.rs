@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 
 /// zstd level of the recorder.
 pub const LEVEL: i32 = 1;
+/// Bytes that a match has at least. What is fed are packed columns, where shorter ones cost more time than they save bytes.
+const MATCH: u32 = 7;
 
 /// A compressor that keeps its working memory from block to block.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
@@ -14,7 +16,11 @@ pub struct Compressor(zstd::bulk::Compressor<'static>);
 impl Compressor {
     /// A compressor at `level`.
     pub fn new(level: i32) -> Result<Self> {
-        Ok(Compressor(zstd::bulk::Compressor::new(level)?))
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        if level == LEVEL {
+            compressor.set_parameter(zstd::zstd_safe::CParameter::MinMatch(MATCH))?;
+        }
+        Ok(Compressor(compressor))
     }
 
     /// Compresses `raw` into `out`, whose content it replaces.

@@ -21,12 +21,23 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// Appends all `values`: several times faster than one by one.
 pub fn put_all(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = u64>) {
-    let mut at = out.len();
-    out.resize(at + 10 * values.len(), 0);
+    const MOST: usize = 10;
+    // Written here first, where there is always room: to look for room in `out` costs as much as to write.
+    let mut part = [0u8; 64 * MOST];
+    let mut at = 0;
+    out.reserve(2 * values.len());
     for value in values {
+        if at + MOST > part.len() {
+            out.extend_from_slice(&part[..at]);
+            at = 0;
+        }
         if value < 0x80 {
-            out[at] = value as u8;
+            part[at] = value as u8;
             at += 1;
+        } else if value < 0x4000 {
+            let x = (value & 0x7f | 0x80 | value << 1 & 0x7f00) as u16;
+            part[at..at + 2].copy_from_slice(&x.to_le_bytes());
+            at += 2;
         } else if value < 1 << 56 {
             // Seven bits to a byte, in three steps, then the bit that says "more follows" in all but the last byte.
             let mut x = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
@@ -34,20 +45,20 @@ pub fn put_all(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = u64>) {
             x = (x & 0x007f_007f_007f_007f) | (x & 0x3f80_3f80_3f80_3f80) << 1;
             let len = len(value);
             x |= 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
-            out[at..at + 8].copy_from_slice(&x.to_le_bytes());
+            part[at..at + 8].copy_from_slice(&x.to_le_bytes());
             at += len;
         } else {
             let mut rest = value;
             while rest >= 0x80 {
-                out[at] = rest as u8 | 0x80;
+                part[at] = rest as u8 | 0x80;
                 rest >>= 7;
                 at += 1;
             }
-            out[at] = rest as u8;
+            part[at] = rest as u8;
             at += 1;
         }
     }
-    out.truncate(at);
+    out.extend_from_slice(&part[..at]);
 }
 
 /// Takes one varint off the front of `input`. Overlong and cut ones are errors.

@@ -101,6 +101,7 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
+        self.writer.wake();
         self.steps.begin_names();
         // The signal that ended the recording is not the one that ends this.
         self.stop.store(false, Ordering::Relaxed);

@@ -38,6 +38,7 @@ mod output;
 mod perf_ring;
 mod pids;
 mod processes;
+mod queue;
 mod rights;
 mod rings;
 mod rotation;

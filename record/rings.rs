@@ -19,7 +19,7 @@ use crate::layout::{CopyRecord, StackRecord};
 use crate::unwind::Unwound;
 
 /// Rows of a chunk, in bytes: NOTES.md has the measurements behind it.
-const CHUNK_BYTES: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 /// A chunk goes to the file at this age. With [`POLL`] before it and the write after it, a second is never reached.
 pub const CHUNK_AGE: Duration = Duration::from_millis(300);
 /// Time between two looks into the rings while they are far from full.
@@ -43,6 +43,8 @@ pub struct Drained {
     cpus: Vec<Cpu>,
     /// Full chunks, oldest first.
     pub full: Vec<Chunk>,
+    /// Chunks that are written, for their memory.
+    pub written: Vec<Chunk>,
     stacks: Table,
     tasks: FxHashMap<u16, Vec<u8>>,
     copies: Vec<CopyRecord>,
@@ -63,20 +65,21 @@ impl Cpu {
         Cpu { chunk: Chunk { stream: cpu, ..Chunk::default() }, bytes: 0, since: Instant::now() }
     }
 
-    fn take(&mut self) -> Chunk {
-        let stream = self.chunk.stream;
-        // The next chunk will be much like this one: no growing step by step.
-        let rows = self.chunk.rows.iter().map(|(kind, rows)| (*kind, Vec::with_capacity(rows.len()))).collect();
+    /// The next rows go where those of a chunk were that is written: no memory is asked for, and none grows step by step.
+    fn take(&mut self, written: Option<Chunk>) -> Chunk {
+        let mut next = Chunk { stream: self.chunk.stream, rows: written.unwrap_or_default().rows, ..Chunk::default() };
+        next.rows.iter_mut().for_each(|(_, rows)| rows.clear());
         self.bytes = 0;
-        std::mem::replace(&mut self.chunk, Chunk { stream, rows, ..Chunk::default() })
+        std::mem::replace(&mut self.chunk, next)
     }
 }
 
 /// Rows of one kind.
 struct Rows<'a> {
     bytes: &'a [u8],
-    size: usize,
     count: usize,
+    first_ns: u64,
+    last_ns: u64,
 }
 
 /// Time and kind of a row: the head that all events have in common.
@@ -106,10 +109,12 @@ impl Drained {
         let (_, kind) = head(record)?;
         let (source, size) = (*self.shapes.get(usize::from(kind))?)?;
         let size = usize::from(size);
-        let same = |row: &&[u8]| head(row).is_some_and(|(_, of)| of == kind);
-        let count = record.chunks_exact(size).take_while(same).count();
+        let (mut count, mut first_ns, mut last_ns) = (0, u64::MAX, 0);
+        for (ts, _) in record.chunks_exact(size).map_while(head).take_while(|(_, of)| *of == kind) {
+            (count, first_ns, last_ns) = (count + 1, first_ns.min(ts), last_ns.max(ts));
+        }
         let (bytes, rest) = record.split_at(count * size);
-        (count > 0).then_some((kind, source, Rows { bytes, size, count }, rest))
+        (count > 0).then_some((kind, source, Rows { bytes, count, first_ns, last_ns }, rest))
     }
 
     /// Takes in rows of one kind that a CPU wrote one after the other.
@@ -121,18 +126,15 @@ impl Drained {
             cpu.since = Instant::now();
             (chunk.ts_min_ns, chunk.ts_max_ns) = (u64::MAX, 0);
         }
-        for ts in rows.bytes.chunks_exact(rows.size).filter_map(|row| Some(head(row)?.0)) {
-            chunk.ts_min_ns = chunk.ts_min_ns.min(ts);
-            chunk.ts_max_ns = chunk.ts_max_ns.max(ts);
-        }
+        chunk.ts_min_ns = chunk.ts_min_ns.min(rows.first_ns);
+        chunk.ts_max_ns = chunk.ts_max_ns.max(rows.last_ns);
         match chunk.rows.iter_mut().find(|(k, _)| *k == kind) {
             Some((_, of)) => of.extend_from_slice(rows.bytes),
             None => chunk.rows.push((kind, rows.bytes.to_vec())),
         }
         cpu.bytes += rows.bytes.len();
         if cpu.bytes >= CHUNK_BYTES {
-            let chunk = cpu.take();
-            self.full.push(chunk);
+            self.full.push(cpu.take(self.written.pop()));
         }
     }
 
@@ -216,7 +218,7 @@ impl Drained {
         let mut chunks = std::mem::take(&mut self.full);
         for cpu in &mut self.cpus {
             if cpu.bytes > 0 && (force || cpu.since.elapsed() >= CHUNK_AGE) {
-                chunks.push(cpu.take());
+                chunks.push(cpu.take(self.written.pop()));
             }
         }
         chunks
@@ -275,6 +277,7 @@ impl Rings {
             shapes,
             cpus: Vec::new(),
             full: Vec::new(),
+            written: Vec::new(),
             stacks: Table::new(&meta::kind(meta::STACK)),
             tasks: FxHashMap::default(),
             copies: Vec::new(),

@@ -74,9 +74,12 @@ impl Seen {
         self.look_at_modules(false);
         let Some(mut sideband) = self.sideband.take() else { return false };
         let before = self.binaries.list.len();
+        let mut known = before;
         for (ts_ns, record) in sideband.read() {
-            // Binaries may take long to open, and a module may be gone by then.
-            self.look_at_modules(false);
+            // A binary may take long to open, and a module may be gone by then.
+            if std::mem::replace(&mut known, self.binaries.list.len()) < self.binaries.list.len() {
+                self.look_at_modules(false);
+            }
             match record {
                 Record::Map(mut mapping) => self.map(&mut mapping, true),
                 Record::Fork { pid, parent } => self.images.fork(pid, parent, ts_ns),

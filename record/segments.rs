@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
@@ -15,6 +14,7 @@ use bpfrec_format::{Block, BlockType, EndReason, Error, SegmentIds, SegmentWrite
 use crate::behind::Behind;
 use crate::held::Held;
 use crate::output::{self, Output};
+use crate::queue::Receiver;
 use crate::stacks::Stacks;
 use crate::status::tell;
 use crate::steps::thread_ns;
@@ -104,8 +104,7 @@ impl Segments {
 
     /// Takes messages until the last one.
     pub fn run(&mut self, messages: &Receiver<Message>) -> Result<Outcome> {
-        for message in messages {
-            let waiting = self.progress.queued.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+        while let Some((message, waiting)) = messages.next() {
             let finish = matches!(message, Message::Finish(_));
             match self.take(message, waiting) {
                 Ok(()) => {}
@@ -127,7 +126,11 @@ impl Segments {
 
     fn take(&mut self, message: Message, waiting: usize) -> Result<()> {
         match message {
-            Message::Chunk(chunk) => self.chunk(&chunk, waiting),
+            Message::Chunk(chunk) => {
+                self.chunk(&chunk, waiting)?;
+                self.progress.wrote(chunk);
+                Ok(())
+            }
             Message::Tables(block_type, tables) => {
                 if block_type == BlockType::Stacks {
                     tables.iter().for_each(|t| self.stacks.define(t));

@@ -178,6 +178,7 @@ impl Session {
             let silent = self.command.as_ref().is_some_and(|command| command.end().is_none());
             let soon = silent || self.held.get().is_some() || self.rotation.is_some();
             let next = if soon { POLL } else { until(self.args.rotate_time, self.segment_started) };
+            self.writer.wake();
             self.rings.wait(next.min(until(self.args.duration, self.started)));
             self.wakeups += 1;
             self.follow_cpus()?;
@@ -231,6 +232,7 @@ impl Session {
 
     /// Moves what the rings hold to the writer: definitions before the events that refer to them.
     pub fn drain(&mut self, all: bool) -> Result<()> {
+        self.writer.progress.take_written(&mut self.rings.drained.borrow_mut().written);
         self.rings.drain(all)?;
         // The thread that holds the lock is reading the same records; what it finds goes out the next time.
         let patience = if all { LOCK } else { Duration::ZERO };
@@ -292,6 +294,7 @@ impl Session {
             self.held.set(None);
             self.send(Message::Release);
         }
+        self.writer.wake();
         Ok(())
     }
 

@@ -304,7 +304,7 @@ impl Session {
         let most = self.args.symbols_bytes();
         let Some(max) = self.args.max_size.filter(|_| !self.args.rotates()) else { return most };
         let progress = &self.writer.progress;
-        let [bytes, queued] = [progress.bytes.load(Relaxed), progress.queued.load(Relaxed) as u64 * QUEUED];
+        let (bytes, queued) = (progress.bytes.load(Relaxed), self.writer.waiting() as u64 * QUEUED);
         most.min(max.saturating_sub(bytes + queued + max / 32))
     }
 

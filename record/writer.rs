@@ -2,9 +2,8 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,14 @@ use anyhow::{Result, anyhow, bail};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Block, BlockType, EndReason, Registry, Table};
 
+use crate::queue::{Sender, queue};
+use crate::rings::CHUNK_BYTES;
 use crate::segments::{QUEUE, Segments};
 use crate::snapshot::Tables;
 use crate::steps::WriterSteps;
+
+/// Written chunks whose memory is kept.
+const SPARE: usize = 16;
 
 /// What the writer is told.
 pub enum Message {
@@ -37,8 +41,6 @@ pub enum Message {
 /// What the writer tells while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Messages in the queue.
-    pub queued: AtomicUsize,
     /// Bytes written in all segments.
     pub bytes: AtomicU64,
     /// Bytes written in this segment.
@@ -49,6 +51,25 @@ pub struct Progress {
     pub undefined_stacks: AtomicU64,
     /// CPU time of the thread.
     pub steps: WriterSteps,
+    /// Chunks that are written, for the next rows: a few, and none with much room that it did not need.
+    written: Mutex<Vec<Chunk>>,
+}
+
+impl Progress {
+    /// Gives back the memory of a chunk.
+    pub fn wrote(&self, chunk: Chunk) {
+        let room: usize = chunk.rows.iter().map(|(_, rows)| rows.capacity()).sum();
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.len() < SPARE && room <= 3 * CHUNK_BYTES {
+            written.push(chunk);
+        }
+    }
+
+    /// Takes what was given back, to the rest of the last time.
+    pub fn take_written(&self, rest: &mut Vec<Chunk>) {
+        rest.append(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        rest.truncate(SPARE);
+    }
 }
 
 /// What the writer wrote.
@@ -80,7 +101,8 @@ pub struct Plan {
 
 /// The other end of the queue.
 pub struct Writer {
-    queue: SyncSender<Message>,
+    /// Closed once no message comes any more.
+    queue: Option<Sender<Message>>,
     /// What the thread tells.
     pub progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<Outcome>>>,
@@ -91,7 +113,7 @@ pub struct Writer {
 impl Writer {
     /// Starts the thread for an output that is there.
     pub fn start(mut segments: Segments) -> Result<Writer> {
-        let (queue, messages) = sync_channel(QUEUE);
+        let (sender, messages) = queue(QUEUE);
         let progress = Arc::clone(&segments.progress);
         let work = move || {
             let result = segments.run(&messages);
@@ -101,27 +123,31 @@ impl Writer {
             result
         };
         let thread = std::thread::Builder::new().name("bpfrec-writer".into()).spawn(work)?;
-        Ok(Writer { queue, progress, thread: Some(thread), moved: Cell::new(((0, 0), Instant::now())) })
+        Ok(Writer { queue: Some(sender), progress, thread: Some(thread), moved: Cell::new(((0, 0), Instant::now())) })
     }
 
-    /// Hands a message on. While the queue is full this waits, the rings fill and the kernel counts what they lose; it
+    /// Hands a message on, for a thread that is woken by a few of them, or by [`Writer::wake`]. While the queue is full this waits, the rings fill and the kernel counts what they lose; it
     /// gives up, and returns the message, when `give_up` says so.
     pub fn send(&self, mut message: Message, give_up: &dyn Fn() -> bool) -> Result<(), Message> {
-        loop {
-            // Counted before it is sent: the thread takes it off again and must not come first.
-            self.progress.queued.fetch_add(1, Ordering::Relaxed);
-            match self.queue.try_send(message) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {
-                    self.progress.queued.fetch_sub(1, Ordering::Relaxed);
-                    if give_up() || self.progress.failed.load(Ordering::Relaxed) || self.is_over() {
-                        return Err(back);
-                    }
-                    message = back;
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+        let Some(queue) = &self.queue else { return Err(message) };
+        while let Err(back) = queue.put(message) {
+            if give_up() || self.progress.failed.load(Ordering::Relaxed) || self.is_over() {
+                return Err(back);
             }
+            message = back;
+            std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(())
+    }
+
+    /// Nothing more comes for now.
+    pub fn wake(&self) {
+        self.queue.iter().for_each(Sender::wake);
+    }
+
+    /// Messages that the thread has not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, Sender::len)
     }
 
     /// Whether the thread has ended.
@@ -131,8 +157,7 @@ impl Writer {
 
     /// How long the thread has taken nothing of what waits for it. To be asked now and then.
     pub fn stalled(&self) -> Duration {
-        let progress = &self.progress;
-        let now = (progress.queued.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
+        let now = (self.waiting(), self.progress.bytes.load(Ordering::Relaxed));
         let (before, since) = self.moved.get();
         if now == before && now.0 > 0 {
             return since.elapsed();
@@ -146,8 +171,7 @@ impl Writer {
     /// # Errors
     /// Why writing failed, or that it was given up.
     pub fn join(&mut self, give_up: &dyn Fn(Duration) -> bool) -> Result<Outcome> {
-        // No message comes any more.
-        self.queue = sync_channel(0).0;
+        self.queue = None;
         let thread = self.thread.take().ok_or_else(|| anyhow!("the writer was waited for twice"))?;
         let start = Instant::now();
         while !thread.is_finished() {

@@ -46,7 +46,10 @@ impl Rows {
 
     /// The rows so far, for a block.
     pub fn take(&mut self) -> Option<(BlockType, Vec<Table>)> {
+        if self.binaries.rows() == 0 {
+            return None;
+        }
         let Rows { binaries, segments } = std::mem::take(self);
-        (binaries.rows() > 0).then_some((BlockType::Binaries, vec![binaries, segments]))
+        Some((BlockType::Binaries, vec![binaries, segments]))
     }
 }

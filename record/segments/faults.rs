@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
@@ -12,6 +11,7 @@ use bpfrec_format::{BlockType, EndReason, Registry, Segment, events};
 
 use super::*;
 use crate::output::Pace;
+use crate::queue::queue;
 use crate::storage::Storage;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -213,10 +213,9 @@ fn run(plot: Option<Plot>, rotates: bool, moments: bool) -> (Result<Outcome>, St
         registry: Arc::default(),
     };
     let outcome = Segments::with(plan, Arc::default(), Box::new(create)).and_then(|mut segments| {
-        let (queue, receiver) = sync_channel(QUEUE);
-        messages(rotates).into_iter().for_each(|message| queue.send(message).unwrap());
-        drop(queue);
-        segments.progress.queued.store(1, Ordering::Relaxed);
+        let (sender, receiver) = queue(QUEUE);
+        messages(rotates).into_iter().for_each(|message| assert!(sender.put(message).is_ok()));
+        drop(sender);
         segments.run(&receiver)
     });
     let mut state = std::mem::take(&mut *state.lock().unwrap());
