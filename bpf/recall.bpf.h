@@ -345,7 +345,10 @@ static __always_inline u64 kernel_stack(struct walker *walker, struct kernel_mem
 			return memo->id;
 		}
 	}
-	n = bpf_get_task_stack(task, walker->record->ip, MAX_FRAMES * sizeof(u64), 0);
+	/* The kernel clears all that it does not fill. */
+	n = bpf_get_task_stack(task, walker->record->ip, KERNEL_FRAMES * sizeof(u64), 0);
+	if (n == KERNEL_FRAMES * sizeof(u64))
+		n = bpf_get_task_stack(task, walker->record->ip, MAX_FRAMES * sizeof(u64), 0);
 	id = identify_stack(walker->record, n, false, 0, 0);
 	count_walk(counts, id);
 	if (known) {

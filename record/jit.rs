@@ -23,6 +23,10 @@ use watch::Watch;
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two looks for files that are not there yet.
 const SEARCH: Duration = Duration::from_secs(1);
+/// The same when nobody came for some time: who writes names mostly does so from the start.
+const LATE_SEARCH: Duration = Duration::from_secs(4);
+/// That time.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Processes that are watched at the same time.
 const PROCESSES: usize = 512;
 /// Bytes of maps that are read in all.
@@ -213,19 +217,22 @@ struct Watcher {
     rows: Rows,
     budget: Budget,
     seen: Seen,
+    /// When somebody came the last time.
+    newest: Instant,
 }
 
 impl Watcher {
     fn new(send: SyncSender<(Table, Seen)>) -> Watcher {
         let (rows, budget, seen) = (Rows::default(), Budget::default(), Seen::default());
-        Watcher { send, watched: FxHashMap::default(), rows, budget, seen }
+        Watcher { send, watched: FxHashMap::default(), rows, budget, seen, newest: Instant::now() }
     }
 
     fn run(&mut self, told: &Receiver<Told>) {
         let (mut looked, mut searched) = (Instant::now(), Instant::now());
         loop {
             // With nobody to watch there is nothing to do until somebody comes; most who could write names never do.
-            let tick = if self.watched.values().any(Watch::has_files) { TICK } else { SEARCH };
+            let pause = if self.newest.elapsed() < SETTLED { SEARCH } else { LATE_SEARCH };
+            let tick = if self.watched.values().any(Watch::has_files) { TICK } else { pause };
             let wait = if self.watched.is_empty() { Duration::MAX } else { tick.saturating_sub(looked.elapsed()) };
             match told.recv_timeout(wait) {
                 Ok(told) => self.take(told),
@@ -234,7 +241,7 @@ impl Watcher {
             }
             if looked.elapsed() >= tick {
                 looked = Instant::now();
-                let search = searched.elapsed() >= SEARCH;
+                let search = searched.elapsed() >= pause;
                 if search {
                     searched = looked;
                 }
@@ -281,6 +288,7 @@ impl Watcher {
             let mut watch = Watch::new(pid);
             watch.search(&mut self.seen);
             self.watched.insert(pid, watch);
+            self.newest = Instant::now();
         }
         self.watched.get_mut(&pid)
     }

@@ -294,7 +294,6 @@ impl Session {
             self.held.set(None);
             self.send(Message::Release);
         }
-        self.writer.wake();
         Ok(())
     }
 
