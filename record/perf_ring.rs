@@ -63,13 +63,12 @@ impl PerfRing {
         unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
     }
 
-    /// Calls `each` with (type, misc, body) of every record since the last call.
-    pub fn read(&self, mut each: impl FnMut(u32, u16, &[u8])) {
+    /// Calls `each` with (type, misc, body) of every record since the last call. `record` is room for one.
+    pub fn read(&self, record: &mut Vec<u8>, mut each: impl FnMut(u32, u16, &[u8])) {
         let head = self.control(std::mem::offset_of!(sys::perf_event_mmap_page, data_head));
         let tail = self.control(std::mem::offset_of!(sys::perf_event_mmap_page, data_tail));
         let end = head.load(Ordering::Acquire);
         let mut at = tail.load(Ordering::Relaxed);
-        let mut record = Vec::new();
         while at < end {
             let mut header = [0u8; 8];
             self.copy(at, &mut header);
@@ -78,9 +77,9 @@ impl PerfRing {
                 break; // never written by a kernel; without this a loop for ever
             }
             record.resize(usize::from(size) - 8, 0);
-            self.copy(at + 8, &mut record);
+            self.copy(at + 8, record);
             let kind = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-            each(kind, u16::from_ne_bytes([header[4], header[5]]), &record);
+            each(kind, u16::from_ne_bytes([header[4], header[5]]), record);
             at += u64::from(size);
         }
         tail.store(end, Ordering::Release);

@@ -13,6 +13,9 @@ use crate::modules::Modules;
 use crate::processes::Mapping;
 use crate::sideband::{MOUNT, Record, Sideband};
 
+/// Records for which room is kept.
+const ROOM: usize = 1024;
+
 /// See the module.
 pub struct Seen {
     /// Binaries.
@@ -21,6 +24,8 @@ pub struct Seen {
     pub images: Images,
     /// The kernel's records.
     pub sideband: Option<Sideband>,
+    /// Room for them.
+    records: Vec<(u64, Record)>,
     /// The kernel's modules.
     pub modules: Option<Modules>,
     mappings: Table,
@@ -28,6 +33,15 @@ pub struct Seen {
     /// Tables about the kernel that go to the file as they are.
     kernel: Vec<Table>,
     namespaces: Table,
+}
+
+/// What [`Seen::read`] read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct News {
+    /// Whether there was a binary that was not known before.
+    pub binaries: bool,
+    /// How many records there were.
+    pub records: usize,
 }
 
 /// Shared between threads. It is locked while files are read, so nobody waits for it without a limit.
@@ -41,6 +55,7 @@ impl Shared {
             binaries: Binaries::default(),
             images: Images::default(),
             sideband: None,
+            records: Vec::new(),
             modules: None,
             mappings: Table::new(&meta::kind(meta::MAPPING)),
             functions: Table::new(&meta::kind(meta::KERNEL_SYMBOL_CHANGE)),
@@ -69,13 +84,15 @@ impl Shared {
 }
 
 impl Seen {
-    /// Reads the kernel's records. Returns whether a binary was among them that was not known before.
-    pub fn read(&mut self) -> bool {
+    /// Reads the kernel's records.
+    pub fn read(&mut self) -> News {
         self.look_at_modules(false);
-        let Some(mut sideband) = self.sideband.take() else { return false };
-        let before = self.binaries.list.len();
+        let Some(sideband) = &mut self.sideband else { return News::default() };
+        let mut records = std::mem::take(&mut self.records);
+        sideband.read(&mut records);
+        let (before, count) = (self.binaries.list.len(), records.len());
         let mut known = before;
-        for (ts_ns, record) in sideband.read() {
+        for (ts_ns, record) in records.drain(..) {
             // A binary may take long to open, and a module may be gone by then.
             if std::mem::replace(&mut known, self.binaries.list.len()) < self.binaries.list.len() {
                 self.look_at_modules(false);
@@ -106,8 +123,9 @@ impl Seen {
                 ]),
             }
         }
-        self.sideband = Some(sideband);
-        self.binaries.list.len() > before
+        records.shrink_to(ROOM);
+        self.records = records;
+        News { binaries: self.binaries.list.len() > before, records: count }
     }
 
     /// Takes note of modules that came or went. `all`: also when it is not yet time to look.

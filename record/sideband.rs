@@ -29,6 +29,8 @@ pub struct Sideband {
     lost: u64,
     /// Threads that began: their first record of namespaces tells what they inherit.
     began: FxHashSet<u32>,
+    /// Room for a record.
+    room: Vec<u8>,
 }
 
 /// A record.
@@ -97,8 +99,8 @@ impl Sideband {
         let parsed = PerfEventAttr::parse::<_, byteorder::NativeEndian>(bytes).context("perf_event_attr")?;
         let endian = linux_perf_event_reader::Endianness::NATIVE;
         let parse = RecordParseInfo::new(&parsed.0, endian);
-        let mut sideband =
-            Sideband { rings: FxHashMap::default(), build_ids, parse, lost: 0, began: FxHashSet::default() };
+        let (rings, began, room) = (FxHashMap::default(), FxHashSet::default(), Vec::new());
+        let mut sideband = Sideband { rings, build_ids, parse, lost: 0, began, room };
         for &cpu in cpus {
             sideband.open_on(cpu)?;
         }
@@ -120,12 +122,11 @@ impl Sideband {
         Ok(self.rings.get(&cpu))
     }
 
-    /// Records since the last call with their times, CLOCK_MONOTONIC, in order.
-    pub fn read(&mut self) -> Vec<(u64, Record)> {
-        let mut records = Vec::new();
+    /// Puts the records since the last call into `records`, which are none, with their times, CLOCK_MONOTONIC, in order.
+    pub fn read(&mut self, records: &mut Vec<(u64, Record)>) {
         let (parse, lost, began) = (self.parse, &mut self.lost, &mut self.began);
         for ring in self.rings.values() {
-            ring.read(|kind, misc, body| {
+            ring.read(&mut self.room, |kind, misc, body| {
                 let raw = RawEventRecord::new(RecordType(kind), misc, RawData::Single(body), parse);
                 let ts_ns = raw.timestamp().unwrap_or_default();
                 match kind {
@@ -145,7 +146,6 @@ impl Sideband {
             });
         }
         records.sort_by_key(|(ts_ns, _)| *ts_ns);
-        records
     }
 
     /// Records lost since the last call.

@@ -11,11 +11,13 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::modules::Modules;
 use crate::perf_ring::PerfRing;
-use crate::seen::Shared;
+use crate::seen::{News, Shared};
 
-/// Longest pause after records with nothing new: processes that start by the thousand, all of the same few programs,
-/// wake us 60 times a second and not thousands of times.
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// Longest pause after records with nothing new: processes that start all the time, all of the same few programs, wake
+/// us 20 times a second and not at each start. A wakeup costs more than what a dozen of them tell.
+const LONGEST_PAUSE: Duration = Duration::from_millis(48);
+/// Records after a pause, a few tens of KiB of a ring of 256, after which it gets shorter.
+const MANY: usize = 400;
 /// After such a time without records the next one is looked at at once.
 const QUIET: Duration = Duration::from_millis(50);
 /// The first such pause.
@@ -95,8 +97,9 @@ fn watch(epoll: &OwnedFd, seen: &Shared) {
             Err(_) => return,
         }
         pause = match seen.lock().read() {
-            true => Duration::ZERO,
-            false => (2 * pause).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            News { binaries: true, .. } => Duration::ZERO,
+            News { records: MANY.., .. } => pause / 2,
+            News { .. } => (2 * pause).clamp(FIRST_PAUSE, LONGEST_PAUSE),
         };
         if !pause.is_zero() {
             std::thread::sleep(pause);
