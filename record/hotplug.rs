@@ -7,6 +7,7 @@ use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use rustc_hash::FxHashMap;
 
+use crate::clock;
 use crate::limits;
 use crate::session::Session;
 use crate::sideband::Sideband;
@@ -61,6 +62,7 @@ impl Session {
         self.add_rings(&present);
         // Who holds the lock reads binaries: the next time, then.
         let Some(mut seen) = self.seen.lock_within(PATIENCE) else { return Ok(()) };
+        let mut told = Vec::new();
         for cpu in present {
             let gone = self.hotplug.count(cpu + 1)?;
             if self.hotplug.open.get(&cpu) == Some(&gone) {
@@ -74,19 +76,29 @@ impl Session {
             // What the old event still holds goes with it.
             seen.read();
             let Some(sideband) = &mut seen.sideband else { continue };
+            let mut lacks = Vec::new();
             match sideband.open_on(cpu) {
                 Ok(Some(ring)) => self.watch.add(ring)?,
                 Ok(None) => continue,
-                Err(error) => self.status.say(&format!("mappings made on CPU {cpu} are not recorded: {error:#}")),
+                Err(error) => {
+                    self.status.say(&format!("mappings made on CPU {cpu} are not recorded: {error:#}"));
+                    lacks.push("mappings");
+                }
             }
             self.hotplug.open.insert(cpu, gone);
             for attached in &mut self.sources {
                 if let Err(error) = attached.source.cpu_came(cpu, &mut attached.loaded) {
                     let name = attached.source.name();
                     self.status.say(&format!("source {name} lacks CPU {cpu}, which came just now: {error:#}"));
+                    lacks.push(name);
                 }
             }
+            if !lacks.is_empty() {
+                told.push((format!("cpu{cpu}_lacks"), format!("{} from {} ns on", lacks.join(","), clock::mono_ns())));
+            }
         }
+        drop(seen);
+        told.iter().for_each(|(key, value)| self.tell(key, value));
         self.hotplug.steps = steps;
         self.budget.of_cpus(self.hotplug.running());
         Ok(())

@@ -85,6 +85,7 @@ fn json(trace: &Trace, facts: &Facts) -> Value {
         "complete": is_complete(trace, facts),
         "ended": ended(trace),
         "duration_ns": facts.duration_ns,
+        "suspended_ns": facts.suspended.1,
         "events": facts.events,
         "lost": facts.lost,
         "bytes": trace.bytes(),
@@ -137,6 +138,15 @@ fn header(out: &mut Out, trace: &Trace, facts: &Facts) -> io::Result<()> {
     let seconds = facts.duration_ns as f64 / 1e9;
     let since = item("start_realtime_ns").and_then(|v| v.parse().ok()).map(|ns| format!(" from {}", utc(ns)));
     writeln!(out, "recorded           {seconds:.3} s{}", since.unwrap_or_default())?;
+    let (times, ns) = facts.suspended;
+    if times > 0 {
+        let often = match times {
+            1 => "once".into(),
+            2 => "twice".into(),
+            times => format!("{times} times"),
+        };
+        writeln!(out, "suspended          {:.3} s, {often}; not in the time recorded", ns as f64 / 1e9)?;
+    }
     let host: Vec<_> = ["host", "kernel", "arch"].iter().filter_map(|key| item(key)).collect();
     if !host.is_empty() {
         let cpus = item("cpus_online").map(|n| format!(", CPUs {n}")).unwrap_or_default();

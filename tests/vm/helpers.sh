@@ -19,7 +19,7 @@ quiet_verify() { "$here/bpfrec" verify "$1" >>"$dir/errors" 2>&1; }
 between() { [ "${2:-0}" -ge "$1" ] && [ "${2:-0}" -le "$3" ]; } # LOW GOT HIGH
 # Sum of a field over the groups of a report's JSON: the buckets' own counts are left out.
 total() { # FIELD
-    tr -d ' \n' | sed 's/"buckets":\[[^]]*\]//g' | tr ',{}' '\n\n\n' | awk -F: -v f="\"$1\"" '$1 == f { n += $2 } END { printf "%d", n }'
+    tr -d ' \n' | sed 's/"buckets":\[[^]]*\]//g' | tr ',{}' '\n\n\n' | awk -F: -v f="\"$1\"" '$1 == f { n += $2 } END { printf "%.0f", n }'
 }
 # Lower bound in the report's unit and count of each bucket that is not empty.
 buckets() {

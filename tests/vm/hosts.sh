@@ -64,6 +64,15 @@ expect "a ring for each CPU that is plugged in, no more" "$rings" [ "${rings:-0}
 expect "resident memory" "$resident kB" between 1 "${resident:-0}" 65536
 expect "memory of the other maps" "$locked kB" between 1 "${locked:-0}" 20480
 
+# Where the kernel wants all rights for a perf event, a recorder that found every CPU running has given them up.
+echo 3 >/proc/sys/kernel/perf_event_paranoid
+# shellcheck disable=SC2016 # for the inner shell
+if record lacks.bpr -e sched,profile -F 99 -- sh -c 'sleep 1; echo 0 >$1/cpu1/online; echo 1 >$1/cpu1/online; sleep 2' sh $cpu; then
+    "$here/bpfrec" info lacks.bpr >lacks.txt 2>>cpus.err
+    expect "what is not recorded on a CPU that came again is told" "$(grep lacks lacks.txt)" \
+        grep -q '^cpu1_lacks  *mappings,profile from [0-9]* ns on$' lacks.txt
+fi
+
 if [ "$failed" != 0 ]; then sed 's/^/# /' cpus.err; fi
 echo "end of suite"
 exit "$failed"

@@ -50,6 +50,8 @@ pub type LossKey = (u64, String, u64, u64);
 pub struct Facts {
     /// From the start to the last event.
     pub duration_ns: u64,
+    /// How often the machine was suspended meanwhile, and for how long: time that is not in `duration_ns`.
+    pub suspended: (u64, u64),
     /// Rows in EVENTS blocks.
     pub events: u64,
     /// Events that are gone.
@@ -97,6 +99,8 @@ struct Ids {
     stacks: HashSet<u64>,
     tasks: HashSet<(u64, u64)>,
     cgroups: HashSet<u64>,
+    /// CLOCK_MONOTONIC, and by how much CLOCK_BOOTTIME was ahead of it.
+    clocks: Vec<(u64, u64)>,
     /// Functions and what is missing, as the last row says.
     binaries: HashMap<u64, (u64, String)>,
 }
@@ -105,6 +109,13 @@ struct Ids {
 pub fn source_name(number: u64) -> String {
     let known = u8::try_from(number).ok().and_then(Source::from_number);
     known.map_or_else(|| format!("source {number}"), |s| s.name().to_owned())
+}
+
+/// How often CLOCK_BOOTTIME ran ahead, and by how many ns in all. Less than a millisecond is how the clocks were read.
+fn suspended(mut clocks: Vec<(u64, u64)>) -> (u64, u64) {
+    clocks.sort_unstable();
+    let slept = clocks.windows(2).map(|pair| pair[1].1.saturating_sub(pair[0].1)).filter(|ns| *ns >= 1_000_000);
+    slept.fold((0, 0), |(times, sum), ns| (times + 1, sum.saturating_add(ns)))
 }
 
 /// Whether it was recovered.
@@ -139,6 +150,7 @@ impl Facts {
         let first = trace.blocks().filter(|(_, b)| b.header.block_type == BlockType::Events as u8);
         let first = first.map(|(_, b)| b.header.ts_min_ns).min().filter(|_| gone);
         facts.duration_ns = last_ns.saturating_sub(first.unwrap_or(start_ns));
+        facts.suspended = suspended(ids.clocks);
         (facts.stacks, facts.tasks) = (ids.stacks.len() as u64, ids.tasks.len() as u64);
         facts.cgroups = ids.cgroups.len() as u64;
         facts.binaries = ids.binaries.len() as u64;
@@ -178,8 +190,8 @@ impl Facts {
                 _ => {}
             }
         }
-        use BlockType::{Binaries, Cgroups, Checkpoint, Loss, Stacks, Tasks};
-        if [Stacks, Tasks, Cgroups, Loss, Checkpoint, Binaries].contains(&block_type) {
+        use BlockType::{Binaries, Cgroups, Checkpoint, Clock, Loss, Stacks, Tasks};
+        if [Stacks, Tasks, Cgroups, Clock, Loss, Checkpoint, Binaries].contains(&block_type) {
             for table in segment.read(block, &|id| id != meta::INDEX_ENTRY)?.tables {
                 self.table(segment, &table, start_ns, ids);
             }
@@ -194,6 +206,10 @@ impl Facts {
             meta::STACK => ids.stacks.extend(field("stack_id")),
             meta::TASK | events::SCHED_FORK | events::SCHED_EXEC | events::SCHED_EXIT | events::TASK_RENAME => {
                 ids.tasks.extend(field("tid").iter().copied().zip(field("start_ns").iter().copied()));
+            }
+            meta::CLOCK => {
+                let rows = field("mono_ns").iter().zip(field("boot_ns"));
+                ids.clocks.extend(rows.map(|(mono, boot)| (*mono, boot.saturating_sub(*mono))));
             }
             meta::CGROUP | events::CGROUP_MKDIR => ids.cgroups.extend(field("cgroup_id")),
             meta::LOSS => {
@@ -262,5 +278,20 @@ impl Facts {
             (name, events, lost)
         });
         self.sources = sources.collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_slept() {
+        let second = 1_000_000_000;
+        assert_eq!(suspended(vec![]), (0, 0));
+        assert_eq!(suspended(vec![(5, 7), (second, 100), (2 * second, 9)]), (0, 0));
+        let twice = vec![(3 * second, 12 * second), (second, 40), (2 * second, 30), (4 * second, 13 * second)];
+        assert_eq!(suspended(twice), (2, 13 * second - 30));
+        assert_eq!(suspended(vec![(0, 0), (1, u64::MAX), (2, 0), (3, u64::MAX)]), (2, u64::MAX));
     }
 }
