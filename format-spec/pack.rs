@@ -40,7 +40,6 @@ const KEPT: u8 = 16;
 #[derive(Debug, Default)]
 pub struct Packer {
     kinds: FxHashMap<u16, Plan>,
-    values: Vec<u64>,
     /// Of this section, the numbers of columns that are stored as dictionaries, by field.
     dicts: Vec<(usize, Vec<u8>)>,
 }
@@ -58,10 +57,22 @@ impl Plan {
     }
 }
 
+/// How a column may be packed.
+#[derive(Clone, Copy, Debug, Default)]
+enum Way {
+    /// All values are the same.
+    Const,
+    /// As varints of one byte each.
+    #[default]
+    Small,
+    /// As this tag has it.
+    Tag(u8),
+}
+
 /// What was chosen for a field.
 #[derive(Clone, Copy, Debug, Default)]
 struct Choice {
-    tag: u8,
+    way: Way,
     /// Chunks until it is looked at again.
     left: u8,
     /// Bytes for 16 rows when it was chosen.
@@ -98,17 +109,17 @@ impl Packer {
                 choice.alone = KEPT;
             }
         }
-        if !gather(field, kind.row_size as usize, rows, &mut self.values) {
+        let start = out.len();
+        let tells = plan.sources.contains(&Some(From::By(number)));
+        if !ints_of(field, kind.row_size as usize, rows, choice, tells, out) {
             let one = Kind { fields: vec![field.clone()], ..kind.clone() };
             column(&Table::from_rows(&one, rows)?.columns[0], out);
             return Ok(());
         }
-        let start = out.len();
-        let tells = plan.sources.contains(&Some(From::By(number)));
-        ints(&self.values, choice, tells, out);
         // Its numbers are the last bytes.
         if tells && out[start] == DICT {
-            self.dicts.push((number, out[out.len() - self.values.len()..].to_vec()));
+            let rows = rows.len() / kind.row_size as usize;
+            self.dicts.push((number, out[out.len() - rows..].to_vec()));
         }
         Ok(())
     }
@@ -142,7 +153,7 @@ fn follows(kind: &Kind, number: usize, from: From, rows: &[u8], dicts: &[(usize,
 }
 
 /// Unsigned integers of `N` bytes.
-fn values<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl ExactSizeIterator<Item = u64> {
+fn values<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl ExactSizeIterator<Item = u64> + Clone {
     rows.chunks_exact(size).map(move |row| {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(row[at..].first_chunk::<N>().unwrap_or(&[0; N]));
@@ -150,32 +161,28 @@ fn values<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl ExactSize
     })
 }
 
-/// The integers of a field; false for other types, and for a field that is not in the rows.
-fn gather(field: &Field, size: usize, rows: &[u8], values: &mut Vec<u64>) -> bool {
-    // A map over exact chunks knows its length, so that the loops below write without looking for room each time.
-    fn cells<const N: usize>(rows: &[u8], at: usize, size: usize) -> impl Iterator<Item = [u8; N]> {
-        rows.chunks_exact(size).map(move |row| row[at..].first_chunk().copied().unwrap_or([0; N]))
-    }
-    values.clear();
+/// Appends the integers of a field, read where they lie in their rows; false for other types, and for a field that is not in
+/// the rows.
+fn ints_of(field: &Field, size: usize, rows: &[u8], choice: &mut Choice, tells: bool, out: &mut Vec<u8>) -> bool {
     let at = usize::from(field.offset);
     if at + usize::from(field.width) > size {
         return false;
     }
     match (field.ty, field.width) {
-        (Type::U8, 1) => values.extend(cells(rows, at, size).map(|[byte]| u64::from(byte))),
-        (Type::U16, 2) => values.extend(cells(rows, at, size).map(|c| u64::from(u16::from_le_bytes(c)))),
-        (Type::U32, 4) => values.extend(cells(rows, at, size).map(|c| u64::from(u32::from_le_bytes(c)))),
-        (Type::I32, 4) => values.extend(cells(rows, at, size).map(|c| i64::from(i32::from_le_bytes(c)) as u64)),
-        (Type::U64 | Type::I64, 8) => values.extend(cells(rows, at, size).map(u64::from_le_bytes)),
+        (Type::U8, 1) => ints(values::<1>(rows, at, size), choice, tells, out),
+        (Type::U16, 2) => ints(values::<2>(rows, at, size), choice, tells, out),
+        (Type::U32, 4) => ints(values::<4>(rows, at, size), choice, tells, out),
+        (Type::I32, 4) => ints(values::<4>(rows, at, size).map(|v| i64::from(v as i32) as u64), choice, tells, out),
+        (Type::U64 | Type::I64, 8) => ints(values::<8>(rows, at, size), choice, tells, out),
         _ => return false,
     }
-    values.len() == rows.len() / size
+    true
 }
 
 /// Appends tag and data of `column`.
 pub fn column(column: &Column, out: &mut Vec<u8>) {
     match column {
-        Column::Int(values) => ints(values, &mut Choice::default(), false, out),
+        Column::Int(values) => ints(values.iter().copied(), &mut Choice::default(), false, out),
         Column::Text(text) => {
             out.push(TEXT);
             put_lengths(&text.ends, out);
@@ -185,7 +192,7 @@ pub fn column(column: &Column, out: &mut Vec<u8>) {
             out.push(LIST);
             put_lengths(&list.ends, out);
             for row in 0..list.ends.len() {
-                put_deltas(list.get(row), out);
+                put_deltas(list.get(row).iter().copied(), out);
             }
         }
     }
@@ -199,11 +206,11 @@ fn put_lengths(ends: &[u32], out: &mut Vec<u8>) {
     }
 }
 
-fn put_deltas(values: &[u64], out: &mut Vec<u8>) {
+fn put_deltas(values: impl ExactSizeIterator<Item = u64>, out: &mut Vec<u8>) {
     let mut before = 0u64;
     put_all(
         out,
-        values.iter().map(|&value| {
+        values.map(|value| {
             let delta = zigzag(value.wrapping_sub(before) as i64);
             before = value;
             delta
@@ -212,73 +219,95 @@ fn put_deltas(values: &[u64], out: &mut Vec<u8>) {
 }
 
 /// `tells`: other columns may follow from a dictionary of this one, so it may be a little larger.
-fn ints(values: &[u64], choice: &mut Choice, tells: bool, out: &mut Vec<u8>) {
-    let Some(&first) = values.first() else {
-        out.push(VARINT);
-        return;
-    };
-    let (all, differ) = values.iter().fold((0, 0), |(all, differ), v| (all | v, differ | (v ^ first)));
-    if differ == 0 {
-        out.push(CONST);
-        put(out, first);
-        return;
-    }
-    if all < 0x80 {
-        out.push(VARINT);
-        out.extend(values.iter().map(|v| *v as u8));
-        return;
-    }
-    let start = out.len();
-    if choice.left > 0 && pack(choice.tag, values, out) {
+fn ints<I>(values: I, choice: &mut Choice, tells: bool, out: &mut Vec<u8>)
+where
+    I: ExactSizeIterator<Item = u64> + Clone,
+{
+    let (start, rows) = (out.len(), values.len());
+    if choice.left > 0 && pack(choice.way, values.clone(), out) {
         choice.left -= 1;
-        if (out.len() - start) * 16 <= values.len() * (choice.bytes + choice.bytes / 8 + 1) {
+        if (out.len() - start) * 16 <= rows * (choice.bytes + choice.bytes / 8 + 1) {
             return;
         }
+    }
+    out.truncate(start);
+    let way = smallest(values.clone(), tells);
+    if !pack(way, values.clone(), out) {
         out.truncate(start);
+        pack(Way::Tag(VARINT), values, out);
     }
-    let tag = smallest(values, tells);
-    if !pack(tag, values, out) {
-        pack(VARINT, values, out);
-    }
-    *choice = Choice { tag, left: KEPT, bytes: (out.len() - start) * 16 / values.len(), ..*choice };
+    *choice = Choice { way, left: KEPT, bytes: (out.len() - start) * 16 / rows.max(1), ..*choice };
 }
 
 /// The packing that takes the fewest bytes, by their number alone.
-fn smallest(values: &[u64], tells: bool) -> u8 {
+fn smallest<I: ExactSizeIterator<Item = u64> + Clone>(values: I, tells: bool) -> Way {
+    let rows = values.len();
+    let Some(first) = values.clone().next() else { return Way::Tag(VARINT) };
+    let (all, differ) = values.clone().fold((0, 0), |(all, differ), v| (all | v, differ | (v ^ first)));
+    if differ == 0 {
+        return Way::Const;
+    } else if all < 0x80 {
+        return Way::Small;
+    }
     let (mut plain, mut delta, mut before) = (0usize, 0usize, 0u64);
-    for &value in values {
+    for value in values.clone() {
         plain += varint::len(value);
         delta += varint::len(zigzag(value.wrapping_sub(before) as i64));
         before = value;
     }
     let smallest = plain.min(delta);
-    let more = if tells { values.len() / 4 } else { 0 };
-    if smallest + more > values.len() + values.len() / 8
+    let more = if tells { rows / 4 } else { 0 };
+    let tag = if smallest + more > rows + rows / 8
         && let Some(dict) = Dict::of(values)
-        && dict.bytes + values.len() < smallest + more
+        && dict.bytes + rows < smallest + more
     {
         DICT
-    } else if smallest >= 8 * values.len() {
+    } else if smallest >= 8 * rows {
         FIXED
     } else if plain <= delta {
         VARINT
     } else {
         DELTA
-    }
+    };
+    Way::Tag(tag)
 }
 
-/// Appends `values` in the packing `tag`; false when that cannot hold them.
-fn pack(tag: u8, values: &[u64], out: &mut Vec<u8>) -> bool {
+/// Appends `values` packed this way; false, and whatever it wrote, when it cannot hold them.
+fn pack<I: ExactSizeIterator<Item = u64> + Clone>(way: Way, mut values: I, out: &mut Vec<u8>) -> bool {
+    let tag = match way {
+        Way::Const => {
+            let Some(first) = values.next() else { return false };
+            // All of them, with no branch in between: most columns that were constant are.
+            if values.fold(0, |differ, v| differ | (v ^ first)) != 0 {
+                return false;
+            }
+            out.push(CONST);
+            put(out, first);
+            return true;
+        }
+        Way::Small => {
+            let first = values.clone().next().unwrap_or_default();
+            let (mut all, mut differ) = (0, 0);
+            out.push(VARINT);
+            out.extend(values.map(|v| {
+                all |= v;
+                differ |= v ^ first;
+                v as u8
+            }));
+            return all < 0x80 && differ != 0;
+        }
+        Way::Tag(tag) => tag,
+    };
     match tag {
         DICT => {
-            let Some(dict) = Dict::of(values) else { return false };
+            let Some(dict) = Dict::of(values).filter(|dict| dict.values.len() > 1) else { return false };
             out.extend([DICT, (dict.values.len() - 1) as u8]);
             put_all(out, dict.values.iter().copied());
             out.extend_from_slice(&dict.rows);
         }
         FIXED => {
             out.push(FIXED);
-            values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
+            values.for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
         }
         DELTA => {
             out.push(DELTA);
@@ -286,7 +315,7 @@ fn pack(tag: u8, values: &[u64], out: &mut Vec<u8>) -> bool {
         }
         _ => {
             out.push(VARINT);
-            put_all(out, values.iter().copied());
+            put_all(out, values);
         }
     }
     true
@@ -301,11 +330,11 @@ struct Dict {
 
 impl Dict {
     /// `None` with more than 256 distinct values, or where the first rows promise no gain.
-    fn of(values: &[u64]) -> Option<Dict> {
+    fn of(values: impl ExactSizeIterator<Item = u64>) -> Option<Dict> {
         const SLOTS: usize = 1024;
         let mut slots = [u16::MAX; SLOTS];
         let mut dict = Dict { values: Vec::new(), rows: Vec::with_capacity(values.len()), bytes: 1 };
-        for (row, &value) in values.iter().enumerate() {
+        for (row, value) in values.enumerate() {
             let mut slot = (value.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
             let index = loop {
                 match slots[slot] {
