@@ -17,6 +17,7 @@ mod chosen;
 mod clock;
 mod command;
 mod confine;
+mod drained;
 mod elf;
 mod filter;
 mod finish;

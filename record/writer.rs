@@ -11,8 +11,8 @@ use anyhow::{Result, anyhow, bail};
 use bpfrec_format::writer::Chunk;
 use bpfrec_format::{Block, BlockType, EndReason, Registry, Table};
 
+use crate::drained::CHUNK_BYTES;
 use crate::queue::{Sender, queue};
-use crate::rings::CHUNK_BYTES;
 use crate::segments::{QUEUE, Segments};
 use crate::snapshot::Tables;
 use crate::steps::WriterSteps;
