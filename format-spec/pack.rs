@@ -42,6 +42,10 @@ pub struct Packer {
     kinds: FxHashMap<u16, Plan>,
     /// Of this section, the numbers of columns that are stored as dictionaries, by field.
     dicts: Vec<(usize, Vec<u8>)>,
+    /// Room for a column.
+    room: Vec<u8>,
+    /// Bytes of the last chunk.
+    pub(crate) last_len: usize,
 }
 
 /// What is known of a kind.
@@ -82,10 +86,17 @@ struct Choice {
 }
 
 impl Packer {
-    /// A section of this kind begins: its fields come next, in their order.
-    pub(crate) fn section(&mut self, kind: &Kind) {
+    /// A section of this kind begins: its fields come next, in their order. Returns room for one of them, which
+    /// [`Packer::end_section`] takes back.
+    pub(crate) fn section(&mut self, kind: &Kind) -> Vec<u8> {
         self.kinds.entry(kind.id).or_insert_with(|| Plan::new(kind));
         self.dicts.clear();
+        std::mem::take(&mut self.room)
+    }
+
+    /// The section has ended.
+    pub(crate) fn end_section(&mut self, room: Vec<u8>) {
+        self.room = room;
     }
 
     /// Appends a column of `rows` as they lie in memory: field `number` of `kind`.

@@ -44,8 +44,7 @@ pub fn encode_rows(kind: &Kind, rows: &[u8], packer: &mut Packer, out: &mut Vec<
         return Err(Error::damaged(format!("{} bytes of {} are not rows of {size} bytes", rows.len(), kind.name)));
     }
     let start = begin(kind.id, kind.fields.len() as u16, (rows.len() / size) as u32, out);
-    let mut packed = Vec::new();
-    packer.section(kind);
+    let mut packed = packer.section(kind);
     for number in 0..kind.fields.len() {
         packed.clear();
         packer.field(kind, number, rows, &mut packed)?;
@@ -53,6 +52,7 @@ pub fn encode_rows(kind: &Kind, rows: &[u8], packer: &mut Packer, out: &mut Vec<
         out.extend_from_slice(&packed);
     }
     end(start, out);
+    packer.end_section(packed);
     Ok(())
 }
 

@@ -317,7 +317,8 @@ impl Chunk {
     pub fn lay(&self, registry: &Registry, packer: &mut Packer, raw: bool) -> Result<(BlockHeader, Vec<u8>)> {
         let mut header = BlockHeader::new(BlockType::Events, self.stream);
         (header.ts_min_ns, header.ts_max_ns, header.lost_total) = (self.ts_min_ns, self.ts_max_ns, self.lost_total);
-        let mut payload = Vec::new();
+        // The next chunk is much like the last one.
+        let mut payload = Vec::with_capacity(packer.last_len + packer.last_len / 8);
         for (id, rows) in self.rows.iter().filter(|(_, rows)| !rows.is_empty()) {
             let kind: &Kind =
                 registry.get(*id).ok_or_else(|| Error::Unwritable(format!("kind {id} is not registered")))?;
@@ -328,6 +329,7 @@ impl Chunk {
                 section::encode_rows(kind, rows, packer, &mut payload)?;
             }
         }
+        packer.last_len = payload.len();
         header.encoding = if raw { Encoding::Raw } else { Encoding::Columns } as u8;
         Ok((header, payload))
     }

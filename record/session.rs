@@ -39,6 +39,8 @@ use crate::writer::{Message, Writer};
 
 /// Totals and clocks go to the file this often.
 const CHECKPOINT: Duration = Duration::from_secs(10);
+/// The kernel's records are read this often also when the thread that they wake does not.
+const READ: Duration = Duration::from_millis(500);
 /// A thread that reads a binary is waited for so long where it matters.
 pub const LOCK: Duration = Duration::from_secs(2);
 
@@ -124,6 +126,8 @@ pub(crate) struct Session {
     pub started: Instant,
     pub segment_started: Instant,
     pub stopped: Cell<Option<Instant>>,
+    /// When this thread last read the kernel's records itself.
+    pub seen_read: Instant,
     /// Whether the last messages are sent, which the writer gets all the time that it needs for.
     pub ending: Cell<bool>,
     /// Number of the segment, as the BPF programs know it.
@@ -238,7 +242,11 @@ impl Session {
         // The thread that holds the lock is reading the same records; what it finds goes out the next time.
         let patience = if all { LOCK } else { Duration::ZERO };
         let changes = self.seen.lock_within(patience).map(|mut seen| {
-            seen.read();
+            // The watching thread has read them a moment ago. Who is to find a binary by an address wants the last ones too.
+            if all || self.unwinding.is_some() || self.hits.is_full() || self.seen_read.elapsed() >= READ {
+                self.seen_read = Instant::now();
+                seen.read();
+            }
             if self.hits.is_full() {
                 self.hits.resolve(&mut seen);
             }

@@ -242,6 +242,7 @@ impl Session {
             started: now,
             segment_started: now,
             stopped: Cell::new(None),
+            seen_read: Instant::now(),
             ending: Cell::new(false),
             epoch: 0,
             wakeups: 0,
