@@ -34,7 +34,7 @@ macro_rules! each_width {
 }
 
 /// Chunks for which a choice is kept.
-const KEPT: u8 = 16;
+const KEPT: u8 = 64;
 
 /// Packs the chunks of a recording; remembers from one to the next.
 #[derive(Debug, Default)]

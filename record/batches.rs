@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::bpf::{self, Loaded, SharedMaps};
@@ -17,37 +17,46 @@ const ROWS: usize = 24;
 pub struct Batches {
     map: MapHandle,
     flush: OwnedFd,
+    /// Room for a batch.
+    room: Vec<u8>,
 }
 
 impl Batches {
     /// Those of a source whose object has a program `flush`.
     pub fn of(loaded: &Loaded, shared: &SharedMaps) -> Option<Batches> {
         let map = MapHandle::try_from(shared.get("batches").ok()?).ok()?;
-        Some(Batches { map, flush: loaded.program("flush").ok()? })
+        let room = vec![0; map.value_size() as usize];
+        Some(Batches { map, flush: loaded.program("flush").ok()?, room })
     }
 
     /// Sends what `cpu` has to its ring. Of a CPU that went offline, where no program can run any more, the rows are
     /// returned: all halves in one.
-    pub fn flush(&self, cpu: u32) -> Result<Vec<u8>> {
-        let slots = cpu * SLOTS..(cpu + 1) * SLOTS;
-        let held = slots.map(|slot| Ok((slot, self.batch(slot)?))).collect::<Result<Vec<_>>>()?;
-        if held.iter().all(|(_, batch)| rows(batch).iter().all(|rows| rows.is_empty())) {
+    pub fn flush(&mut self, cpu: u32) -> Result<Vec<u8>> {
+        let mut slots = cpu * SLOTS..(cpu + 1) * SLOTS;
+        let mut has_rows = false;
+        for slot in slots.clone() {
+            has_rows = has_rows || self.rows(slot)?.iter().any(|rows| !rows.is_empty());
+        }
+        if !has_rows {
             return Ok(Vec::new());
         }
         match bpf::run(&self.flush, Some(cpu)) {
             Ok(_) => Ok(Vec::new()),
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                for (slot, batch) in &held {
-                    self.map.update(&slot.to_ne_bytes(), &vec![0; batch.len()], MapFlags::ANY)?;
-                }
-                Ok(held.iter().flat_map(|(_, batch)| rows(batch)).flatten().copied().collect())
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => slots.try_fold(Vec::new(), |mut all, slot| {
+                all.extend(self.rows(slot)?.concat());
+                self.map.update(&slot.to_ne_bytes(), &vec![0; self.room.len()], MapFlags::ANY)?;
+                Ok(all)
+            }),
             Err(error) => Err(error).with_context(|| format!("cannot flush CPU {cpu}")),
         }
     }
 
-    fn batch(&self, slot: u32) -> Result<Vec<u8>> {
-        self.map.lookup(&slot.to_ne_bytes(), MapFlags::ANY)?.context("a CPU has no batch")
+    /// Rows in the halves of a batch.
+    fn rows(&mut self, slot: u32) -> Result<[&[u8]; 2]> {
+        if !self.map.lookup_into(&slot.to_ne_bytes(), &mut self.room, MapFlags::ANY)? {
+            bail!("a CPU has no batch");
+        }
+        Ok(rows(&self.room))
     }
 }
 

@@ -241,12 +241,13 @@ impl Drained {
 
     /// Task and cgroup events since the last call, a table a kind.
     pub fn take_tasks(&mut self) -> Result<Vec<Table>> {
-        let mut rows: Vec<_> = self.tasks.drain().collect();
-        rows.sort();
-        let table = |(id, rows): (u16, Vec<u8>)| {
-            let kind = self.registry.get(id).context("an unregistered kind")?;
-            Ok(Table::from_rows(kind, &rows)?)
-        };
-        rows.into_iter().map(table).collect()
+        let mut tables = Vec::new();
+        for (id, rows) in self.tasks.iter_mut().filter(|(_, rows)| !rows.is_empty()) {
+            let kind = self.registry.get(*id).context("an unregistered kind")?;
+            tables.push(Table::from_rows(kind, rows)?);
+            rows.clear();
+        }
+        tables.sort_by_key(|table| table.kind);
+        Ok(tables)
     }
 }

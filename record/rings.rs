@@ -152,7 +152,7 @@ impl Rings {
     /// come second: what an event refers to was sent before it. Batches are flushed when it is time to, or with `all`: a
     /// ring that is filling up needs no more.
     pub fn drain(&mut self, all: bool) -> Result<()> {
-        if let Some(batches) = self.batches.as_ref().filter(|_| all || self.flushed.elapsed() >= POLL) {
+        if let Some(batches) = self.batches.as_mut().filter(|_| all || self.flushed.elapsed() >= POLL) {
             self.flushed = Instant::now();
             for (cpu, slot) in &self.cpus {
                 let rows = batches.flush(*cpu)?;
