@@ -73,6 +73,7 @@ impl Session {
         if self.stopped.get().is_none() {
             self.stopped.set(Some(Instant::now()));
         }
+        self.writer.at_once.set(true);
         self.bpf_time.stop();
         bpf::open_gate(&self.shared, false)?;
         // Detached before the last drain: nothing can come after it.
@@ -101,7 +102,6 @@ impl Session {
             let row = stats::loss_row(0, None, (now, now), meta::reason::QUEUE_FULL, self.unsent);
             self.send(Message::Tables(BlockType::Loss, vec![row]));
         }
-        self.writer.wake();
         self.steps.begin_names();
         // The signal that ended the recording is not the one that ends this.
         self.stop.store(false, Ordering::Relaxed);

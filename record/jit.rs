@@ -21,12 +21,9 @@ use watch::Watch;
 /// Time between two looks at files that are known. It is how late a reused address may be noticed where the file's time
 /// of change does not tell.
 const TICK: Duration = Duration::from_millis(100);
-/// Time between two looks for files that are not there yet.
-const SEARCH: Duration = Duration::from_secs(1);
-/// The same when nobody came for some time: who writes names mostly does so from the start.
-const LATE_SEARCH: Duration = Duration::from_secs(4);
-/// That time.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Time between two looks for files that are not there yet: as long as nobody came, within these bounds. Who writes names
+/// mostly does so from the start.
+const SEARCH: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(4));
 /// Processes that are watched at the same time.
 const PROCESSES: usize = 512;
 /// Bytes of maps that are read in all.
@@ -231,7 +228,7 @@ impl Watcher {
         let (mut looked, mut searched) = (Instant::now(), Instant::now());
         loop {
             // With nobody to watch there is nothing to do until somebody comes; most who could write names never do.
-            let pause = if self.newest.elapsed() < SETTLED { SEARCH } else { LATE_SEARCH };
+            let pause = self.newest.elapsed().clamp(SEARCH.0, SEARCH.1);
             let tick = if self.watched.values().any(Watch::has_files) { TICK } else { pause };
             let wait = if self.watched.is_empty() { Duration::MAX } else { tick.saturating_sub(looked.elapsed()) };
             match told.recv_timeout(wait) {

@@ -108,6 +108,8 @@ pub struct Writer {
     thread: Option<JoinHandle<Result<Outcome>>>,
     /// Messages that waited and bytes that were written, and since when.
     moved: Cell<((usize, u64), Instant)>,
+    /// Each message wakes the thread: at the end of a recording they come far apart.
+    pub at_once: Cell<bool>,
 }
 
 impl Writer {
@@ -123,7 +125,13 @@ impl Writer {
             result
         };
         let thread = std::thread::Builder::new().name("bpfrec-writer".into()).spawn(work)?;
-        Ok(Writer { queue: Some(sender), progress, thread: Some(thread), moved: Cell::new(((0, 0), Instant::now())) })
+        Ok(Writer {
+            queue: Some(sender),
+            progress,
+            thread: Some(thread),
+            moved: Cell::new(((0, 0), Instant::now())),
+            at_once: Cell::new(false),
+        })
     }
 
     /// Hands a message on, for a thread that is woken by a few of them, or by [`Writer::wake`]. While the queue is full this waits, the rings fill and the kernel counts what they lose; it
@@ -136,6 +144,9 @@ impl Writer {
             }
             message = back;
             std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.at_once.get() {
+            queue.wake();
         }
         Ok(())
     }
