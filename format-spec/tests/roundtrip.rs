@@ -3,7 +3,8 @@
 mod common;
 
 use bpfrec_format::codec::{Compressor, LEVEL, decompress};
-use bpfrec_format::{Column, Ragged, Registry, Table, section};
+use bpfrec_format::pack::Packer;
+use bpfrec_format::{Column, Kind, Ragged, Registry, Table, section};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -33,7 +34,58 @@ fn ragged<T: Clone + Default>(all: &[Vec<T>]) -> Ragged<T> {
     ragged
 }
 
+/// Raw rows whose fields are, each in its own way, constant, small, of few values, rising, or anything.
+fn shaped_rows(kind: &Kind, rows: usize, shapes: &[u8], random: &mut common::Random) -> Vec<u8> {
+    let size = kind.row_size as usize;
+    let mut bytes = vec![0; rows * size];
+    for (i, field) in kind.fields.iter().enumerate() {
+        let (at, width, base) = (usize::from(field.offset), usize::from(field.width), random.next(u64::MAX));
+        let mut last = base >> 20;
+        for row in bytes.chunks_exact_mut(size) {
+            let any = random.next(u64::MAX);
+            last = last.wrapping_add(any & 0xfff);
+            let value = match shapes[i % shapes.len()] {
+                0 => base,
+                1 => any & 3,
+                2 => base ^ (any & 7).wrapping_mul(0x0101_0101_0101),
+                3 => last,
+                4 => any,
+                // Small but for a few.
+                _ => {
+                    if any & 63 == 0 {
+                        base
+                    } else {
+                        any >> 60
+                    }
+                }
+            };
+            let len = width.min(8);
+            row[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+        }
+    }
+    bytes
+}
+
 proptest! {
+    #[test]
+    fn chunks_of_which_the_packer_remembers_the_ones_before(
+        kind in 0usize..100,
+        seed in 1u64..,
+        chunks in vec((0usize..200, vec(0u8..6, 1..5), 1usize..4), 1..12),
+    ) {
+        let registry = Registry::default();
+        let kinds: Vec<_> = registry.kinds().into_iter().filter(|k| k.row_size > 0).collect();
+        let (kind, mut packer, mut random) = (&kinds[kind % kinds.len()], Packer::default(), common::Random(seed));
+        for (rows, shapes, times) in chunks {
+            for _ in 0..times {
+                let (rows, mut bytes) = (shaped_rows(kind, rows, &shapes, &mut random), Vec::new());
+                section::encode_rows(kind, &rows, &mut packer, &mut bytes).unwrap();
+                let (decoded, _) = section::decode(&bytes, 2, &registry, &|_| true).unwrap();
+                prop_assert_eq!(&decoded, &[Table::from_rows(kind, &rows).unwrap()]);
+            }
+        }
+    }
+
     #[test]
     fn sections(all in vec(tables(), 0..5)) {
         let (registry, mut raw, mut packed) = (Registry::default(), Vec::new(), Vec::new());
