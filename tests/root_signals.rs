@@ -54,7 +54,7 @@ fn root_without_stderr_the_file_is_whole() {
     let Some(_alone) = alone_as_root("stderr that is gone") else { return };
     let scratch = Scratch::new();
     let trace = scratch.path("t.bpr");
-    let mut command = Command::new(BPFREC);
+    let mut command = heeding_hup();
     command.args(["record", "-e", "sched", "-o"]).arg(&trace).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut recording = Recording(command.spawn().unwrap());
     drop(recording.0.stderr.take());

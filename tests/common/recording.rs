@@ -10,9 +10,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{BPFREC, STRICT, Scratch, texts, wait_until};
 
+/// bpfrec, which SIGHUP ends also where the tests run under nohup: what is ignored is inherited.
+pub fn heeding_hup() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", BPFREC]);
+    command
+}
+
 /// `bpfrec record` into `trace`, under the strict filter.
 fn recorder(trace: &Path, options: &[&str]) -> Command {
-    let mut command = Command::new(BPFREC);
+    let mut command = heeding_hup();
     command.arg("record").args(STRICT).args(["-q", "-o"]).arg(trace).args(options);
     command
 }
