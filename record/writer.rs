@@ -134,8 +134,9 @@ impl Writer {
         })
     }
 
-    /// Hands a message on, for a thread that is woken by a few of them, or by [`Writer::wake`]. While the queue is full this waits, the rings fill and the kernel counts what they lose; it
-    /// gives up, and returns the message, when `give_up` says so.
+    /// Hands a message on, for a thread that is woken by a few of them, or by [`Writer::wake`]. While the queue is full this
+    /// waits, the rings fill and the kernel counts what they lose; it gives up, and returns the message, when `give_up` says
+    /// so.
     pub fn send(&self, mut message: Message, give_up: &dyn Fn() -> bool) -> Result<(), Message> {
         let Some(queue) = &self.queue else { return Err(message) };
         while let Err(back) = queue.put(message) {
