@@ -14,8 +14,7 @@ cd $dir || exit 1
 moment() { awk -v word="$1" -v n="$2" '$1 == word { printf "%.0f", $n }' moments; }
 slept() { awk -v a="$1" -v b="$2" '$1 == a { x = $3 - $2 } $1 == b { y = $3 - $2 } END { printf "%.0f", y - x }' moments; }
 
-cat >sleeping.inc <<'EOS'
-. ./marks.inc
+cat >suspend.inc <<'EOS'
 suspend() { # SECONDS
     $here/moment "before_$1"
     echo 0 >/sys/class/rtc/rtc0/wakealarm
@@ -23,6 +22,10 @@ suspend() { # SECONDS
     echo mem >/sys/power/state
     $here/moment "after_$1"
 }
+EOS
+cat >sleeping.inc <<'EOS'
+. ./marks.inc
+. ./suspend.inc
 mark a
 $here/sleeper 200 & s=$!
 echo "sleeper $s"
@@ -74,6 +77,12 @@ if record sleep.bpr -e sched,offcpu,profile -F 99 -- sh -c '. ./sleeping.inc'; t
         n=$(awk -F, -v cpu=$cpu -v after="$after" '$1 == "sample" && $5 == cpu && $3 > after' sleep.csv | wc -l)
         expect "suspend: CPU $cpu is sampled after it" "$n samples" [ "$n" -gt 0 ]
     done
+fi
+echo 3 >/proc/sys/kernel/perf_event_paranoid
+if record lacks.bpr -e sched,profile -F 99 -- sh -c 'sleep 1; . ./suspend.inc; suspend 4; sleep 2'; then
+    $here/bpfrec info lacks.bpr >lacks.txt 2>>errors
+    expect "suspend: what is not recorded after it is told" "$(grep lacks lacks.txt)" \
+        grep -q '^cpu1_lacks  *mappings,profile from [0-9]* ns on$' lacks.txt
 fi
 cat sleep.bpr >/dev/ttyS1
 [ $failed = 0 ] || tail -n 5 errors sleep.bpr.out
