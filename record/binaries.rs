@@ -36,6 +36,8 @@ pub struct Binaries {
     pub list: Vec<Binary>,
     by_id: FxHashMap<u64, u32>,
     by_file: FxHashMap<FileKey, u32>,
+    /// Where the kernel tells no build ids: by device and inode as in mappings, which on overlay file systems are not the file's.
+    by_mapping: FxHashMap<(u32, u32, u64), u32>,
     rows: Rows,
     segment: u32,
     vdso: Option<u32>,
@@ -54,6 +56,7 @@ impl Default for Binaries {
             list: Vec::new(),
             by_id: FxHashMap::default(),
             by_file: FxHashMap::default(),
+            by_mapping: FxHashMap::default(),
             rows: Rows::default(),
             segment: 0,
             vdso: None,
@@ -94,8 +97,14 @@ impl Binaries {
             }
             b.tries -= 1;
         }
-        let found = open::candidates(m, others).find_map(|Found { file, sure }| self.identify(m, file, sure));
+        let found = open::of_process(m).find_map(|Found { file, sure }| self.identify(m, file, sure));
+        let found = found.or_else(|| self.remembered(m));
+        let found =
+            found.or_else(|| open::of_others(m, others).find_map(|Found { file, sure }| self.identify(m, file, sure)));
         if let Some(at) = found {
+            if m.build_id.is_empty() {
+                self.remember(m, at);
+            }
             m.build_id.clone_from(&self.list[at as usize].build_id);
             return Some(at);
         }
@@ -109,6 +118,24 @@ impl Binaries {
             let b = Binary { missing, build_id: m.build_id.clone(), ..Binary::new(id, m) };
             self.add(b)
         })
+    }
+
+    /// The binary that a mapping of a process that is gone was of. Its handle keeps the inode from being given to another file.
+    fn remembered(&mut self, m: &Mapping) -> Option<u32> {
+        let at = *self.by_mapping.get(&(m.major, m.minor, m.inode)).filter(|_| m.build_id.is_empty())?;
+        let b = &self.list[at as usize];
+        if b.handle.is_none() || b.path != m.path {
+            return None;
+        }
+        self.in_segment(at);
+        Some(at)
+    }
+
+    fn remember(&mut self, m: &Mapping, at: u32) {
+        if self.by_mapping.len() >= 2 * MOST {
+            self.by_mapping.clear();
+        }
+        self.by_mapping.insert((m.major, m.minor, m.inode), at);
     }
 
     /// The binary that `file` is; `None` when it is not the one that `m` maps.
@@ -234,6 +261,25 @@ fn is_file(m: &Mapping) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_known_again_when_its_process_is_gone() {
+        let mut binaries = Binaries::default();
+        // On an overlay file system the device of the mapping is not the file's. No process has this pid.
+        let m = Mapping { pid: u32::MAX >> 1, inode: 5, minor: 7, path: b"/here".to_vec(), ..Mapping::default() };
+        assert_eq!(binaries.see(&mut m.clone(), std::iter::empty()), None);
+        let at = binaries.identify(&m, File::open("/proc/self/exe").unwrap(), true).unwrap();
+        binaries.remember(&m, at);
+        let mut again = m.clone();
+        assert_eq!(binaries.see(&mut again, std::iter::empty()), Some(at));
+        assert_eq!(again.build_id, binaries.list[at as usize].build_id);
+        for other in [Mapping { minor: 8, ..m.clone() }, Mapping { path: b"/there".to_vec(), ..m.clone() }] {
+            assert_eq!(binaries.see(&mut other.clone(), std::iter::empty()), None);
+        }
+        // Without a handle the inode may be another file's by now.
+        binaries.list[at as usize].handle = None;
+        assert_eq!(binaries.see(&mut m.clone(), std::iter::empty()), None);
+    }
 
     #[test]
     fn programs_are_run_from_shared_memory_too() {

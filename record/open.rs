@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -22,24 +21,36 @@ pub struct Found {
     pub sure: bool,
 }
 
-/// The files that `m` may map, best first: by the mapping itself, then by its path in the root of the process, then in
-/// the roots of `others`, which live in the same mount namespace.
+/// The files that `m` may map, best first: those of its process, then in the roots of `others`, which live in the same mount
+/// namespace.
 pub fn candidates(m: &Mapping, others: impl Iterator<Item = u32>) -> impl Iterator<Item = Found> {
-    let by_mapping = by_mapping(m);
-    let in_roots = std::iter::once(m.pid).chain(others).filter_map(|pid| {
-        let file = in_root(pid, &m.path)?;
-        let sure = is_it(&file, m);
-        Some(Found { file, sure })
-    });
-    by_mapping.into_iter().chain(in_roots).chain(std::iter::once_with(|| by_program(m)).flatten())
+    of_process(m).chain(of_others(m, others))
+}
+
+/// By the mapping itself, by its path in the root of its process, and the program that this runs.
+pub fn of_process(m: &Mapping) -> impl Iterator<Item = Found> {
+    let in_root = std::iter::once_with(|| in_root(m.pid, m)).flatten();
+    let others = in_root.chain(std::iter::once_with(|| by_program(m)).flatten());
+    by_mapping(m).into_iter().chain(others).filter_map(opened)
+}
+
+/// By its path in the roots of others.
+pub fn of_others(m: &Mapping, others: impl Iterator<Item = u32>) -> impl Iterator<Item = Found> {
+    let found = others.filter_map(|pid| in_root(pid, m));
+    // Without a build id nothing else could tell that it is the same file: then it need not be opened.
+    found.filter(|(_, sure)| *sure || !m.build_id.is_empty()).filter_map(opened)
+}
+
+fn opened((path, sure): (OwnedFd, bool)) -> Option<Found> {
+    regular(path).map(|file| Found { file, sure })
 }
 
 /// The program that the process runs: it can be had where its folder must not be entered, and when it is deleted.
-fn by_program(m: &Mapping) -> Option<Found> {
+fn by_program(m: &Mapping) -> Option<(OwnedFd, bool)> {
     let link = format!("/proc/{}/exe", m.pid);
-    let file = regular(openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?)?;
-    let sure = is_it(&file, m);
-    Some(Found { file, sure })
+    let path = openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let sure = is_it(&path, m);
+    Some((path, sure))
 }
 
 /// Whether `m` cannot be opened for want of rights: its folder or the file is closed to us, or it is deleted and only
@@ -50,22 +61,24 @@ pub fn is_refused(m: &Mapping) -> bool {
     openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_err_and(is_refusal)
 }
 
-fn by_mapping(m: &Mapping) -> Option<Found> {
+fn by_mapping(m: &Mapping) -> Option<(OwnedFd, bool)> {
     let link = format!("{}/map_files/{:x}-{:x}", pids::proc(m.pid), m.start, m.start + m.len);
-    let file = regular(openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?)?;
+    let path = openat(CWD, &*link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     // Another program may lie there by now: the process has run an exec since. On overlay file systems the device of a
     // mapping is another than the file's, so there the name has to do.
     let name = || std::fs::read_link(&link).is_ok_and(|l| strip_deleted(l.as_os_str().as_bytes()) == m.path);
-    let sure = is_it(&file, m) || (m.inode != 0 && name());
-    Some(Found { file, sure })
+    let sure = is_it(&path, m) || (m.inode != 0 && name());
+    Some((path, sure))
 }
 
-fn in_root(pid: u32, path: &[u8]) -> Option<File> {
+fn in_root(pid: u32, m: &Mapping) -> Option<(OwnedFd, bool)> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = openat(CWD, pids::proc(pid) + "/root", flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
     // Links in there must not lead out of that root into this one.
-    let path = Path::new(OsStr::from_bytes(path));
-    regular(openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?)
+    let path = Path::new(OsStr::from_bytes(&m.path));
+    let path = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    let sure = is_it(&path, m);
+    Some((path, sure))
 }
 
 /// Opens what an O_PATH descriptor stands for, if that is an ordinary file: opening a pipe or a device may block, or do
@@ -81,10 +94,10 @@ fn regular(path: OwnedFd) -> Option<File> {
     open(flags).or_else(|_| open(flags - OFlags::NOATIME)).ok().map(File::from)
 }
 
-fn is_it(file: &File, m: &Mapping) -> bool {
-    let Ok(meta) = file.metadata() else { return false };
-    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-    m.inode != 0 && (meta.ino(), major, minor) == (m.inode, m.major, m.minor)
+fn is_it(path: &OwnedFd, m: &Mapping) -> bool {
+    let Ok(stat) = rustix::fs::fstat(path) else { return false };
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    m.inode != 0 && (stat.st_ino, major, minor) == (m.inode, m.major, m.minor)
 }
 
 /// A path without the mark that the kernel puts behind a deleted one.

@@ -91,14 +91,13 @@ impl Seen {
         let mut records = std::mem::take(&mut self.records);
         sideband.read(&mut records);
         let (before, count) = (self.binaries.list.len(), records.len());
-        let mut known = before;
         for (ts_ns, record) in records.drain(..) {
-            // A binary may take long to open, and a module may be gone by then.
-            if std::mem::replace(&mut known, self.binaries.list.len()) < self.binaries.list.len() {
-                self.look_at_modules(false);
-            }
             match record {
-                Record::Map(mut mapping) => self.map(&mut mapping, true),
+                Record::Map(mut mapping) => {
+                    self.map(&mut mapping, true);
+                    // A file may take long to open, and a module may be gone by then.
+                    self.look_at_modules(false);
+                }
                 Record::Fork { pid, parent } => self.images.fork(pid, parent, ts_ns),
                 Record::Exec { pid } => self.images.exec(pid, ts_ns),
                 Record::Exit { pid } => self.images.exit(pid),

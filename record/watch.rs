@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use crate::modules::Modules;
 use crate::perf_ring::PerfRing;
@@ -24,6 +24,10 @@ const QUIET: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_micros(250);
 /// Mark of the descriptor that ends the thread.
 const STOP: u64 = u64::MAX;
+/// Mark of what cannot wait until a pause is over.
+const URGENT: u64 = STOP - 1;
+
+const NOTHING: epoll::Event = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
 /// The thread.
 pub struct Watch {
@@ -35,19 +39,22 @@ pub struct Watch {
 impl Watch {
     /// Starts it.
     pub fn start(seen: Shared) -> Result<Watch> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        let create = || epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll");
+        let (epoll, urgent) = (create()?, create()?);
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")?;
         let on = epoll::EventFlags::IN;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), on).context("epoll")?;
+        epoll::add(&urgent, &stop, epoll::EventData::new_u64(STOP), on).context("epoll")?;
         if let Some(fd) = seen.lock().modules.as_ref().and_then(Modules::fd) {
-            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
+            epoll::add(&urgent, fd, epoll::EventData::new_u64(0), on | epoll::EventFlags::ET).context("epoll")?;
         }
+        epoll::add(&epoll, &urgent, epoll::EventData::new_u64(URGENT), on).context("epoll")?;
         for ring in seen.lock().sideband.iter().flat_map(|s| s.rings.values()) {
             add(&epoll, ring)?;
         }
         let epoll = Arc::new(epoll);
         let shared = Arc::clone(&epoll);
-        let thread = std::thread::Builder::new().name("bpfrec-watch".into()).spawn(move || watch(&shared, &seen))?;
+        let thread =
+            std::thread::Builder::new().name("bpfrec-watch".into()).spawn(move || watch(&shared, &urgent, &seen))?;
         Ok(Watch { stop, epoll, thread: Some(thread) })
     }
 
@@ -82,17 +89,29 @@ impl Drop for Watch {
     }
 }
 
-fn watch(epoll: &OwnedFd, seen: &Shared) {
+/// Waits for `urgent` at most so long; whether the thread must end.
+fn is_stopped(urgent: &OwnedFd, limit: Duration) -> bool {
+    let mut events = [NOTHING; 2];
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    let count = epoll::wait(urgent, &mut events, Some(&limit)).unwrap_or(0);
+    events[..count].iter().any(|e| e.data.u64() == STOP)
+}
+
+fn watch(epoll: &OwnedFd, urgent: &OwnedFd, seen: &Shared) {
     let mut pause = Duration::ZERO;
     loop {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
+        let mut events = [NOTHING; 16];
         let before = Instant::now();
         let woken = epoll::wait(epoll, &mut events, None);
         if before.elapsed() >= QUIET {
             pause = Duration::ZERO;
         }
         match woken {
-            Ok(count) if events[..count].iter().any(|e| e.data.u64() == STOP) => return,
+            Ok(count) if events[..count].iter().any(|e| e.data.u64() == URGENT) => {
+                if is_stopped(urgent, Duration::ZERO) {
+                    return;
+                }
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
@@ -101,8 +120,8 @@ fn watch(epoll: &OwnedFd, seen: &Shared) {
             News { records: MANY.., .. } => pause / 2,
             News { .. } => (2 * pause).clamp(FIRST_PAUSE, LONGEST_PAUSE),
         };
-        if !pause.is_zero() {
-            std::thread::sleep(pause);
+        if !pause.is_zero() && is_stopped(urgent, pause) {
+            return;
         }
     }
 }

@@ -73,7 +73,7 @@ modprobe -r null_blk 2>/dev/null
 # shellcheck disable=SC2016
 if record module.bpr -e profile -F 999 -- sh -c '
     modprobe null_blk nr_devices=1 queue_mode=2 irqmode=0 gb=1 bs=4096 submit_queues=1
-    dd if=/dev/zero of=/dev/nullb0 bs=64k count=1500 oflag=direct 2>/dev/null
+    dd if=/dev/zero of=/dev/nullb0 bs=64k count=4000 oflag=direct 2>/dev/null
     modprobe -r null_blk'; then
     if grep -q null_blk /proc/modules; then not_ok "module" "it is still loaded"; fi
     report profile module.bpr -f -K >module.txt
