@@ -32,7 +32,7 @@ struct config {
 	u32 percpu_size_arg;	   /* ... 2 or 3 */
 	u32 uprobe_multi;	   /* malloc: one link holds many probes; for the recorder */
 	u32 min_wait_ns;	   /* offcpu: shorter waits are summed up */
-	u32 exact_stacks;	   /* offcpu: stacks are never remembered */
+	u32 exact_stacks;	   /* offcpu: nothing is left out of what a walk reads */
 	u32 waker_stacks;	   /* offcpu: stacks of wakers too */
 	u32 unwind_bytes;	   /* of user stacks to copy, a multiple of 4096; 0: walk them by frame pointers */
 	u32 copy_wake_bytes;	   /* fill of the ring of copies that wakes the recorder */

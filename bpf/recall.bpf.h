@@ -13,6 +13,7 @@
 #include "stack.bpf.h"
 
 #define AUDIT_BITS 6	 /* one in 64 */
+#define KEEP_BITS 3	 /* one in 8 */
 #define KERNEL_FRAMES 32 /* stacks with more are walked */
 #define KERNEL_WORDS 512 /* and so are deeper ones */
 #define USER_BYTES 1024	 /* of a user stack, read at once: a read costs the same, whatever its size */
@@ -42,8 +43,11 @@ struct words {
 	/* Kept in memory, where the verifier does not follow their values: it would look at each loop once for each. */
 	u64 key;
 	u64 base;
+	u64 last;
 	u32 found;
 	u32 bytes;
+	u32 bases;
+	u32 twice;
 };
 
 struct {

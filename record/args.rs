@@ -37,7 +37,7 @@ pub struct RecordArgs {
     /// Waits shorter than this are summed up a thread, without stacks (offcpu)
     #[arg(long, value_parser = parse_duration, default_value = "0", value_name = "TIME")]
     pub min_wait: Duration,
-    /// Walk the stacks of each wait, also where the thread waited at the same place before (offcpu)
+    /// Take nothing for granted that a walk of a stack reads, also where the thread waited at the same place before (offcpu)
     #[arg(long)]
     pub exact_stacks: bool,
     /// Stacks of who wakes a thread, too (offcpu)

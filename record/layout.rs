@@ -50,7 +50,7 @@ pub struct Config {
     pub uprobe_multi: u32,
     /// Waits shorter than this are summed up, ns.
     pub min_wait_ns: u32,
-    /// 1: stacks of waits are never remembered.
+    /// 1: nothing is left out of what a walk of a stack reads.
     pub exact_stacks: u32,
     /// 1: stacks of wakers too.
     pub waker_stacks: u32,

@@ -228,6 +228,9 @@ fn root_a_caller_further_up_that_changes_is_noticed() {
         let user = info["stack_counts"].as_array().unwrap().iter().find(|s| s["space"] == "user").unwrap();
         let remembered = user["remembered"].as_u64().unwrap();
         assert_eq!(remembered > 0, most > 0, "{user}");
+        // That kernel stacks are the same as at an earlier wait is told by what is read of them; the kernel walks one in 64, too.
+        let kernel = info["stack_counts"].as_array().unwrap().iter().find(|s| s["space"] == "kernel").unwrap();
+        assert!(number(kernel, "checked") > 100 && number(kernel, "wrong") == 0, "{kernel}");
     }
 }
 
