@@ -19,7 +19,7 @@ struct kernel_layout {
 	u16 frames;		 /* so many; 0: nothing is kept here */
 	u16 from_top;		 /* bytes from the top of the stack down to the outermost one */
 	u16 depth;		 /* bytes from the stack pointer to the top */
-	u16 bases;		 /* words among the `bytes` that point into the stack, for exact stacks */
+	u16 bases;		 /* words among the `bytes` that a walk may read, too, for exact stacks */
 	u16 has_base;		 /* one of them is the frame pointer by which the outermost one is found */
 	u16 word[KERNEL_FRAMES]; /* where each of the others stands */
 	u16 base[KERNEL_BASES];	 /* and these */
@@ -59,8 +59,9 @@ static __always_inline u64 fold(u64 key, u64 word)
 
 #if defined(__TARGET_ARCH_x86)
 
-#define ENTRY_BYTES 256	      /* at the top of a stack: registers, and the frame of what entered the kernel */
-#define THREAD_BYTES 16384ULL /* twice that with KASAN; only the remainder is used */
+#define ENTRY_BYTES 256 /* at the top of a stack: registers, and the frame of what entered the kernel */
+#define KERNEL_TEXT 0xffffffff80000000ULL /* the kernel's code, its modules' and more, but no stack */
+#define THREAD_BYTES 16384ULL		  /* twice that with KASAN; only the remainder is used */
 
 /* Of a task that is off the CPU. */
 static __always_inline u64 stack_pointer(struct task_struct *task)
@@ -68,9 +69,12 @@ static __always_inline u64 stack_pointer(struct task_struct *task)
 	return task->thread.sp;
 }
 
-/* A pointer into a stack, by where it points to: up there, where the kernel was entered, from the top. */
+/* A pointer into a stack, by where it points to: up there, where the kernel was entered, from the top. Or one to code.
+ */
 static __always_inline u64 fold_base(u64 key, u64 base, u64 sp, u64 top)
 {
+	if (base >= KERNEL_TEXT)
+		return fold(key, base);
 	return fold(key, top - base <= ENTRY_BYTES ? base - top : base - sp);
 }
 
@@ -82,8 +86,9 @@ static __always_inline u64 fold_base(u64 key, u64 base, u64 sp, u64 top)
  *
  * That is nearly so: where a function has a frame of varying size, its frame pointer tells where the next return
  * address is. So for exact stacks all words that may be frame pointers are in the key, too: what points into the stack
- * itself. Then all is compared that a walk reads (unwind_next_frame in arch/x86/kernel/unwind_orc.c). A gap that no
- * frame pointer leads over vouches for nothing.
+ * itself. And the return addresses of the scheduler, which walks leave out: all pointers to code before the first
+ * one that they show. Then all is compared that a walk reads (unwind_next_frame in arch/x86/kernel/unwind_orc.c). A gap
+ * that no frame pointer leads over vouches for nothing.
  */
 static __always_inline u64 kernel_key(struct words *w, struct kernel_layout *at, u64 sp)
 {
@@ -153,7 +158,7 @@ __noinline int find_layout(u64 sp)
 	frames = s->frames;
 	barrier_var(bytes);
 	at->frames = 0;
-	if (frames < 2 || frames > KERNEL_FRAMES || bytes > sizeof(w->kernel))
+	if (frames < 2 || frames >= KERNEL_FRAMES || bytes > sizeof(w->kernel))
 		return 0;
 	if (bpf_probe_read_kernel(w->kernel, bytes, (void *)sp))
 		return 0;
@@ -166,7 +171,8 @@ __noinline int find_layout(u64 sp)
 		f = *(volatile u32 *)&w->found;
 		if (i * 8 >= *(volatile u32 *)&w->bytes || f >= KERNEL_FRAMES)
 			break;
-		if (cfg.exact_stacks && w->kernel[i] - sp < *(volatile u32 *)&w->bytes) {
+		if (cfg.exact_stacks && (w->kernel[i] - sp < *(volatile u32 *)&w->bytes ||
+					 (w->kernel[i] >= KERNEL_TEXT && *(volatile u64 *)&w->last == NO_ADDRESS))) {
 			b = *(volatile u32 *)&w->bases;
 			if (b < KERNEL_BASES)
 				at->base[b] = i;

@@ -93,13 +93,15 @@ impl Modules {
             let _ = ring.consume();
         }
         let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
-        let now_ns = clock::mono_ns();
-        let is_time =
-            if self.ring.is_some() { !told.is_empty() } else { now_ns - self.looked_ns >= LOOK.as_nanos() as u64 };
+        // Asked at each mapping, where somebody tells: then without a look at the clock.
+        let is_time = match self.ring {
+            Some(_) => !told.is_empty(),
+            None => clock::mono_ns() - self.looked_ns >= LOOK.as_nanos() as u64,
+        };
         if !all && !is_time {
             return Vec::new();
         }
-        let since = std::mem::replace(&mut self.looked_ns, now_ns);
+        let since = std::mem::replace(&mut self.looked_ns, clock::mono_ns());
         let now = self.read();
         if now == self.known && told.is_empty() {
             return Vec::new();
