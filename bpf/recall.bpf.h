@@ -41,7 +41,6 @@ struct words {
 	u64 kernel[KERNEL_WORDS];
 	u8 user[USER_BYTES];
 	/* Kept in memory, where the verifier does not follow their values: it would look at each loop once for each. */
-	u64 key;
 	u64 base;
 	u64 last;
 	u32 found;

@@ -8,9 +8,8 @@
 
 #define MEMOS 8 /* kept a thread, in pairs of which the newer stands first */
 #define NO_ADDRESS (1ULL << 63 | 1)
-#define KERNEL_BASES                                                                                                   \
-	24 /* stacks with more pointers into themselves are walked by the kernel, if each is to be exact               \
-	    */
+/* Where each stack is to be exact, those with more such words are walked by the kernel. */
+#define KERNEL_BASES 24
 
 /* Where on a stack stands what a walk of it reads. */
 struct kernel_layout {
@@ -69,8 +68,7 @@ static __always_inline u64 stack_pointer(struct task_struct *task)
 	return task->thread.sp;
 }
 
-/* A pointer into a stack, by where it points to: up there, where the kernel was entered, from the top. Or one to code.
- */
+/* A pointer to code, or into a stack: then by where it points to, near the kernel's entry counted from the top. */
 static __always_inline u64 fold_base(u64 key, u64 base, u64 sp, u64 top)
 {
 	if (base >= KERNEL_TEXT)

@@ -27,6 +27,7 @@ const STOP: u64 = u64::MAX;
 /// Mark of what cannot wait until a pause is over.
 const URGENT: u64 = STOP - 1;
 
+/// Room for what a wait tells.
 const NOTHING: epoll::Event = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
 /// The thread.
